@@ -1,0 +1,37 @@
+# make demo and make test set up everything they need, and skip what is already there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint bench setup clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: Python %d.%d found, 3.11 to 3.13 is needed: make PYTHON=python3.12 ..." % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/python experiments/ablate_schedule.py --T 4,8,12,16,24,32,60
+	@echo 'This was a part of the grid. All of it: $(BIN)/python experiments/ablate_schedule.py --T 4..60' >&2
+
+test: setup
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not slurm' tests
+
+test-all: setup
+	$(BIN)/python -m pytest tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/sampling.py
+
+clean:
+	rm -rf runs reports/out

@@ -1,0 +1,1 @@
+"""Measures of generated images: arrays and folders of images in, numbers out."""

@@ -1,0 +1,10 @@
+"""The error for bad input: its message is the one line a user reads, and the exit code is 2."""
+
+
+class UsageError(ValueError):
+    """Input the user can correct: the message names the flag or file, the value, what is accepted."""
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """A library's error as the end of one of our lines."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -1,0 +1,62 @@
+"""Write the reference statistics of the embedded benchmark: Fashion-MNIST's training images on fashion-resnet.
+
+    python -m experiments.build_reference      # some 10 seconds; needs the training images
+
+The file has mean and covariance of all 60,000 images for FID, and the features of a fixed random
+class-balanced 10,000 of them for precision/recall and KID: row i is of class i % 10.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+SUBSET_PER_CLASS = 1000
+SEED = 0
+
+
+def run(data: Path | None = None, out: Path | None = None) -> None:
+    """Build the reference `fashion-mnist-train`.
+
+    Args:
+        data: folder with Fashion-MNIST's IDX files (default: the places maskgit.data knows).
+        out: the npz to write (default: where eval looks for the shipped one).
+    """
+    import numpy as np
+
+    from eval.features import get_extractor
+    from eval.statistics import REFERENCES, Statistics, read_reference, save_reference
+    from eval.weights import ZOO
+    from maskgit.data import load_split
+
+    name = "fashion-mnist-train"
+    file, extractor_name = REFERENCES[name]
+    out = out or ZOO / file
+    extractor = get_extractor(extractor_name)
+    images, labels = load_split("train", data)
+    features = extractor.extract(images).features
+
+    # One random order per class, laid side by side, so that any first rows are balanced.
+    rng = np.random.default_rng(SEED)
+    classes = [np.flatnonzero(labels == c) for c in range(labels.max() + 1)]
+    chosen = np.stack([rng.permutation(rows)[:SUBSET_PER_CLASS] for rows in classes], axis=1)
+    save_reference(
+        out,
+        Statistics.of(features),
+        features[chosen.ravel()],
+        extractor_name,
+        extractor.weights_sha256,
+        f"Fashion-MNIST (MIT licence, Zalando SE), {len(images)} training images; "
+        f"features: {chosen.size} of them, class of row i is i % {len(classes)}, seed {SEED}",
+    )
+    size = out.stat().st_size / 1e6
+    print(f"{out}: {size:.2f} MB, sha256 {read_reference(out, name).sha256}")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    try:
+        tyro.cli(run)
+    except ValueError as error:  # the UsageErrors of eval and maskgit
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)

@@ -1,0 +1,60 @@
+"""Cells: one row of a grid each. A `Cell` is what an experiment asks for; a `Task` is what runs."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of the sampler: everything that its samples depend on, apart from the weights."""
+
+    experiment: str
+    preset: str
+    schedule: str
+    steps: int
+    seed: int
+    num_samples: int
+    choice_temperature: float = 4.5
+    sampling_temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        # 4 and 4.0 are one temperature, so they must be one key.
+        object.__setattr__(self, "choice_temperature", float(self.choice_temperature))
+        object.__setattr__(self, "sampling_temperature", float(self.sampling_temperature))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for result.json and for the key."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell ready to run, for any experiment: the engine looks at nothing but these fields."""
+
+    key: str
+    cell: dict[str, Any] = field(hash=False)
+    group: str = ""  # tasks of a group share what is dear to load (the weights of a transformer)
+    cost: float = 1.0  # estimated, in any unit
+    size: int = 1  # images, for the progress line
+    spec: Any = field(default=None, hash=False)  # whatever the computer needs beside the cell
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words, for messages."""
+        skip = ("experiment", "preset")
+        return " ".join(f"{name}={value}" for name, value in self.cell.items() if name not in skip)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a computer returns for a task.
+
+    `metrics`, `missing` and `protocol` go into result.json and must be plain data that is the same
+    whenever the cell is computed again; `arrays` go to samples.npz, `timing` to timing.json.
+    """
+
+    metrics: dict[str, Any]
+    missing: dict[str, str] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,51 @@
+"""First stage of a cell: a transformer's tokens. Numbers here are part of the tokens' key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskgit.decoding import generate
+
+if TYPE_CHECKING:
+    from maskgit.transformer import Transformer
+
+# What of a cell's configuration its tokens depend on, beside the weights.
+DEPENDS_ON = (
+    "schedule",
+    "steps",
+    "seed",
+    "num_samples",
+    "choice_temperature",
+    "sampling_temperature",
+)
+
+
+def labels_of(count: int, num_classes: int) -> np.ndarray:
+    """Class of each of `count` samples, int64 (count,): sample i is of class i % num_classes."""
+    return np.arange(count, dtype=np.int64) % num_classes
+
+
+def sample_tokens(
+    transformer: Transformer, cell: dict[str, Any], batch_size: int | None = None
+) -> np.ndarray:
+    """Tokens of a cell's samples, uint16 (n, N).
+
+    `batch_size` is what one forward takes (None: what suits the device); it changes no token.
+    """
+    import torch
+
+    labels = torch.from_numpy(labels_of(cell["num_samples"], transformer.config.num_classes))
+    with torch.inference_mode():
+        tokens = generate(
+            transformer,
+            labels.to(transformer.word_embeddings.weight.device),
+            steps=cell["steps"],
+            schedule=cell["schedule"],
+            choice_temperature=cell["choice_temperature"],
+            sampling_temperature=cell["sampling_temperature"],
+            seed=cell["seed"],
+            batch_size=batch_size,
+        )
+    return tokens.cpu().numpy().astype(np.uint16)

@@ -1,0 +1,113 @@
+"""Staged intermediates: tokens, features and likelihoods, each under the key of what made it.
+
+A cell with another metric finds its features here, one with another feature network its tokens, and
+all cells of a transformer one likelihood. A file that cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.engine.keys import digest
+from experiments.engine.lease import Leases
+from experiments.engine.store import atomic_write
+
+
+class Stages:
+    """RUN/stages."""
+
+    def __init__(self, run: Path, leases: Leases | None = None):
+        self.root = Path(run) / "stages"
+        self._leases = leases or Leases()
+
+    def tokens_path(self, key: str) -> Path:
+        """stages/tokens/KEY.npy"""
+        return self.root / "tokens" / f"{key}.npy"
+
+    def tokens(self, key: str, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Tokens uint16 (count, N): from the file, else made and kept."""
+        path = self.tokens_path(key)
+        try:
+            kept = np.load(path, allow_pickle=False)
+            if kept.dtype == np.uint16 and kept.ndim == 2 and len(kept) == count:
+                return kept
+            _complain(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError):
+            _complain(path)
+        tokens = make()
+        buffer = io.BytesIO()
+        np.save(buffer, tokens, allow_pickle=False)
+        _write(path, buffer)
+        return tokens
+
+    def arrays(
+        self, kind: str, key: str, count: int, make: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Named arrays of `count` rows each: from stages/KIND/KEY.npz, else made and kept."""
+        path = self.root / kind / f"{key}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:  # its CRC finds damaged bytes
+                kept = {name: file[name] for name in file.files}
+            if kept and all(len(array) == count for array in kept.values()):
+                return kept
+            _complain(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            _complain(path)
+        arrays = make()
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        _write(path, buffer)
+        return arrays
+
+    def value(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Plain data: from stages/KIND/KEY.json, else made once, whoever else wants it waits."""
+        path = self.root / kind / f"{key}.json"
+        lease_path = path.with_suffix(".lease")
+        while True:
+            kept = _read_value(path)
+            if kept is not None:
+                return kept
+            lease = self._leases.acquire(lease_path)
+            if lease is None:
+                time.sleep(0.1)
+                continue
+            with lease:
+                kept = _read_value(path)
+                if kept is not None:
+                    return kept
+                if path.exists():
+                    _complain(path)
+                value = make()
+                text = json.dumps({"value": value, "checksum": digest(value)}, sort_keys=True)
+                _write(path, io.BytesIO(text.encode("ascii")))
+                return value
+
+
+def _read_value(path: Path) -> dict[str, Any] | None:
+    try:
+        kept = json.loads(path.read_bytes())
+        return kept["value"] if kept["checksum"] == digest(kept["value"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, buffer: io.BytesIO) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, buffer.getvalue())
+
+
+def _complain(path: Path) -> None:
+    print(f"warning: {path} is damaged; it will be made again", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""MaskGIT: masked generative image transformer (Chang et al., CVPR 2022)."""

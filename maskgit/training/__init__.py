@@ -1,0 +1,1 @@
+"""Training of both stages: `python -m maskgit.training tokenizer|tokenize|transformer`."""

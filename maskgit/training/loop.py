@@ -1,0 +1,267 @@
+"""The loop both stages share: order of the data, learning rate, EMA, checkpoints, progress.
+
+Every random choice of a step (order of the data, masks, dropout) is drawn from (seed, step), so a
+run that was killed and resumed gives the losses of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskgit.errors import UsageError
+from maskgit.presets import Optimisation
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run needs besides the preset; none of it but `seed` changes the result."""
+
+    run_dir: Path
+    seed: int = 0
+    precision: str = "auto"  # auto | fp32 | bf16; auto is bf16 on a GPU and fp32 elsewhere
+    checkpoint_every: int = 500  # steps
+    validate_every: int = 500
+    log_every: int = 20
+    stop_at: int | None = None  # leave after this step, as a kill would; for tests
+
+
+class Stage(Protocol):
+    """What the loop asks of a stage of training."""
+
+    modules: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+    averaged: str  # name of the module the EMA follows
+
+    def step(self, step: int) -> dict[str, Tensor]: ...
+
+    def validate(self, step: int, average: Average) -> dict[str, float]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+def learning_rate(optimisation: Optimisation, step: int) -> float:
+    """Linear warm-up, then constant or a cosine to zero at the last step (step from 0)."""
+    peak, warmup = optimisation.learning_rate, optimisation.warmup_steps
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if optimisation.decay == "constant":
+        return peak
+    done = (step - warmup) / max(1, optimisation.steps - warmup)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+class DataOrder:
+    """Which samples form the batch of a step: a fresh permutation an epoch, no sample left out."""
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int):
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices int64 (batch_size,) of the global batch of `step`."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        picked = np.empty(self.batch_size, np.int64)
+        for epoch in np.unique(positions // self.num_samples):
+            if epoch != self._epoch:
+                generator = np.random.default_rng([self.seed, int(epoch)])
+                self._epoch, self._order = int(epoch), generator.permutation(self.num_samples)
+            here = positions // self.num_samples == epoch
+            picked[here] = self._order[positions[here] % self.num_samples]
+        return picked
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """A CPU generator that depends on (seed, step, stream) only."""
+    words = np.random.SeedSequence([seed, step, stream]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+class Average:
+    """Exponential moving average of a module's parameters, with a ramp over the first steps."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.values = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards the module's weights after step (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            self.values[name].lerp_(value, 1.0 - decay)
+
+    def swapped(self, module: nn.Module) -> _Swapped:
+        """Context in which the module carries the averaged weights."""
+        return _Swapped(module, self.values)
+
+
+class _Swapped:
+    def __init__(self, module: nn.Module, values: dict[str, Tensor]):
+        self.module, self.values = module, values
+
+    def __enter__(self) -> nn.Module:
+        self.kept = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        self.training = self.module.training
+        self.module.load_state_dict(self.values)
+        return self.module.eval()
+
+    def __exit__(self, *unused: object) -> None:
+        self.module.load_state_dict(self.kept)
+        self.module.train(self.training)
+
+
+def write_atomically(path: Path, payload: dict[str, Any]) -> None:
+    """torch.save to a temporary name in the same folder, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(partial, "wb") as file:
+        torch.save(payload, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+class Trainer:
+    """Runs a stage from the last checkpoint (or from nothing) to the last step of its budget."""
+
+    def __init__(self, stage: Stage, optimisation: Optimisation, options: RunOptions, config: dict):
+        self.stage, self.optimisation, self.options = stage, optimisation, options
+        self.config = {**config, "optimisation": asdict(optimisation), "seed": options.seed}
+        self.average = Average(stage.modules[stage.averaged], optimisation.ema)
+        self.path = options.run_dir / "checkpoint.pt"
+        self.is_main = int(os.environ.get("RANK", "0")) == 0
+
+    def save(self, next_step: int) -> None:
+        """Write the checkpoint from which `next_step` follows."""
+        if not self.is_main:
+            return
+        payload = {
+            "config": repr(self.config),
+            "next_step": next_step,
+            "modules": {k: m.state_dict() for k, m in self.stage.modules.items()},
+            "optimisers": {k: o.state_dict() for k, o in self.stage.optimisers.items()},
+            "average": self.average.values,
+            "stage": self.stage.state(),
+        }
+        write_atomically(self.path, payload)
+
+    def resume(self) -> int:
+        """Load the checkpoint, if there is one; returns the step to go on with.
+
+        Raises:
+            UsageError: the checkpoint is of another configuration, or cannot be read.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            payload = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved_config, next_step = payload["config"], payload["next_step"]
+        except Exception as error:  # zip, pickle and key errors alike: the file is not ours
+            raise UsageError(f"{self.path}: not a readable checkpoint ({error})") from error
+        if saved_config != repr(self.config):
+            raise UsageError(
+                f"{self.path}: made with another configuration; give another --run-dir or remove it"
+            )
+        for name, module in self.stage.modules.items():
+            module.load_state_dict(payload["modules"][name])
+        for name, optimiser in self.stage.optimisers.items():
+            optimiser.load_state_dict(payload["optimisers"][name])
+        for name, value in payload["average"].items():
+            self.average.values[name].copy_(value)
+        self.stage.load_state(payload["stage"])
+        return next_step
+
+    def fit(self) -> dict[str, float]:
+        """Train; returns the last validation's scalars.
+
+        Raises:
+            UsageError: a loss is not finite; the last good checkpoint stays.
+        """
+        first = self.resume()
+        total, options = self.optimisation.steps, self.options
+        writer = self._writer()
+        results: dict[str, float] = {}
+        for step, rate in self._steps(first):
+            for optimiser in self.stage.optimisers.values():
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+            scalars = self.stage.step(step)
+            self.average.update(self.stage.modules[self.stage.averaged], step)
+            last = step + 1 == total
+            if (step + 1) % options.log_every == 0 or last:
+                values = {k: float(v) for k, v in scalars.items()}
+                self._check_finite(values, step)
+                self._log(writer, {**values, "learning_rate": rate}, step)
+            if (step + 1) % options.validate_every == 0 or last:
+                results = self.stage.validate(step, self.average)
+                self._log(writer, results, step)
+                if self.is_main:
+                    shown = ", ".join(f"{k} {v:.4f}" for k, v in results.items())
+                    print(f"step {step + 1}/{total}: {shown}", file=sys.stderr, flush=True)
+            if (step + 1) % options.checkpoint_every == 0 or last:
+                self.save(step + 1)
+            if options.stop_at == step + 1:
+                break
+        if first >= total:
+            results = self.stage.validate(total - 1, self.average)
+        if writer is not None:
+            writer.close()
+        return results
+
+    def _steps(self, first: int) -> Iterator[tuple[int, float]]:
+        """The steps left with their learning rates, under a progress bar on stderr."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        total, batch = self.optimisation.steps, self.optimisation.batch_size
+        columns = (
+            TextColumn("{task.completed}/{task.total} steps"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True)
+        with Progress(
+            *columns, console=console, disable=not (self.is_main and console.is_terminal)
+        ) as bar:
+            task = bar.add_task("", total=total, completed=first, rate="")
+            start = time.monotonic()
+            for step in range(first, total):
+                yield step, learning_rate(self.optimisation, step)
+                images = (step + 1 - first) * batch
+                rate = images / (time.monotonic() - start)
+                bar.update(task, completed=step + 1, rate=f"{rate:.0f} img/s")
+
+    def _check_finite(self, values: dict[str, float], step: int) -> None:
+        broken = [k for k, v in values.items() if not math.isfinite(v)]
+        if broken:
+            raise UsageError(
+                f"step {step + 1}: {broken[0]} is {values[broken[0]]}; stopped, the last good "
+                f"checkpoint is {self.path}"
+            )
+
+    def _writer(self) -> Any:
+        if not self.is_main:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.options.run_dir / "tensorboard"))
+
+    @staticmethod
+    def _log(writer: Any, values: dict[str, float], step: int) -> None:
+        if writer is not None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step + 1)

@@ -1,0 +1,1 @@
+"""Reports from result files: tables, figures and verdicts; nothing is recomputed here."""

@@ -1,0 +1,143 @@
+"""Builds the report of a run: `python -m reports.build RUN --out DIR`.
+
+RUN is the --out folder of an experiment; DIR (default RUN/report) gets report.md with its figures
+and tables. The same cells give the same bytes: no dates, no paths, no names of machines. The folder
+is built beside DIR and moved into its place when whole, so a killed build leaves no half report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from reports.errors import UsageError
+from reports.load import load_run, read_grid
+
+# Experiment -> module with `make_page(run) -> Page`. A new report is one line here.
+BUILDERS = {"ablate_schedule": "reports.ablate_schedule"}
+MANIFEST = "SHA256SUMS"
+
+
+def build(run_dir: Path, out_dir: Path) -> Path:
+    """Builds the report of `run_dir` into `out_dir` and returns the path of its report.md.
+
+    Raises:
+        UsageError: no run in `run_dir`, an unknown schema or experiment, or an `out_dir` that holds
+            anything but an earlier report.
+    """
+    run_dir, out_dir = Path(run_dir), Path(os.path.abspath(out_dir))
+    experiment = read_grid(run_dir)["experiment"]
+    if experiment not in BUILDERS:
+        raise UsageError(
+            f"{run_dir / 'grid.json'}: experiment {experiment!r}; "
+            f"there are reports for {', '.join(sorted(BUILDERS))}"
+        )
+    check_out(out_dir)
+    page = importlib.import_module(BUILDERS[experiment]).make_page(load_run(run_dir))
+    try:
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out_dir)
+        fresh = _sibling(out_dir, "new")
+        fresh.mkdir()
+    except OSError as error:
+        raise UsageError(f"--out {out_dir}: cannot be written ({error.strerror})") from None
+    try:
+        page.write(fresh)
+        _write_manifest(fresh)
+        _swap(fresh, out_dir)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return out_dir / "report.md"
+
+
+def check_out(out_dir: Path) -> None:
+    """Refuses an --out that is a file or holds files which no report wrote: they would be lost."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UsageError(f"--out {out_dir}: is a file; expected a folder for the report")
+    if not out_dir.is_dir():
+        return
+    try:
+        lines = (out_dir / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    known = {MANIFEST, *(line[66:] for line in lines)}
+    foreign = sorted(path.name for path in out_dir.iterdir() if path.name not in known)
+    if foreign:
+        raise UsageError(
+            f"--out {out_dir}: holds {foreign[0]}, which is not part of a report; "
+            "expected a new or empty folder, or an earlier report"
+        )
+
+
+# In the format of sha256sum: `sha256sum -c SHA256SUMS` checks a report.
+def _write_manifest(folder: Path) -> None:
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(folder.iterdir())
+    ]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def _sibling(out_dir: Path, kind: str) -> Path:
+    return out_dir.parent / f".{out_dir.name}.{kind}.{socket.gethostname()}.{os.getpid()}"
+
+
+# A folder cannot replace a full one in one step, so the old one steps aside first.
+def _swap(fresh: Path, out_dir: Path) -> None:
+    old = _sibling(out_dir, "old")
+    if out_dir.exists():
+        os.replace(out_dir, old)
+    os.replace(fresh, out_dir)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# What builds killed on this machine have left beside DIR.
+def _sweep(out_dir: Path) -> None:
+    for kind in ("new", "old"):
+        prefix = f".{out_dir.name}.{kind}.{socket.gethostname()}."
+        for path in out_dir.parent.iterdir():
+            owner = path.name.removeprefix(prefix)
+            if owner != path.name and owner.isdigit() and not _alive(int(owner)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; prints the path of report.md. Exit code 2 for what the user can correct."""
+    parser = argparse.ArgumentParser(prog="python -m reports.build", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder with grid.json and cells/")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="report folder (RUN/report)")
+    options = parser.parse_args(arguments)
+    try:
+        print(build(options.run, options.out or options.run / "report"))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "reports":
+            raise
+        print(f"error: {error.name} is not installed; run `pip install -e .`", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The arrows of the design: which package may import which, and what a file may hold."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ALLOWED = {
+    "maskgit": set(),
+    "eval": set(),
+    "reports": set(),
+    "slurm": {"experiments"},  # the engine only, and only when a job runs
+    "experiments": {"maskgit", "eval", "reports", "slurm"},
+}
+SOURCES = sorted(p for name in ALLOWED for p in (ROOT / name).rglob("*.py"))
+
+
+def imported_modules(path):
+    """Absolute names a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    package = path.relative_to(ROOT).parts[0]
+    for name in imported_modules(path):
+        top = name.split(".")[0]
+        assert top, f"{path}: relative import; write the absolute name"
+        if top in ALLOWED and top != package:
+            assert top in ALLOWED[package], f"{path} imports {name}"
+        if package == "slurm" and top == "experiments":
+            assert name.startswith("experiments.engine"), f"{path} imports {name}"
+
+
+def test_files_are_one_idea_long():
+    long = {p.name: n for p in SOURCES if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
+    scripts = [p for p in (ROOT / "experiments").glob("*.py") if p.name != "__init__.py"]
+    assert scripts
+    assert not {p.name for p in scripts if len(p.read_text().splitlines()) > 80}
+
+
+def test_every_package_is_listed_in_pyproject():
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES if p.name == "__init__.py"}
+    assert set(listed) == found
+
+
+def test_no_bare_import_of_eval():
+    """`import eval` would shadow the builtin of that name."""
+    for path in SOURCES:
+        names = [
+            n.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import)
+            for n in node.names
+        ]
+        assert "eval" not in names, path
+
+
+@pytest.mark.parametrize("module", ["maskgit.training", "eval", "experiments.ablate_schedule"])
+def test_help_imports_nothing_heavy(module):
+    code = (
+        "import runpy, sys; sys.argv = ['x', '--help']\n"
+        "try:\n    runpy.run_module(%r, run_name='__main__')\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'jax', 'tensorflow', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)" % module
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
