@@ -20,10 +20,10 @@ demo: setup
 	@echo 'This was a part of the grid. All of it: $(BIN)/python experiments/ablate_schedule.py --T 4..60' >&2
 
 test: setup
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not slurm' tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu and not slurm' tests
 
 test-all: setup
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
 """Measure a folder or array of images.
 
     python -m eval samples/ --reference fashion-mnist-train --features fashion-resnet
-    python -m eval a.npz --reference b/ --metrics fid,precision-recall --features efficientnet-lite0 --json
+    python -m eval a.npz --reference b/ --metrics fid,precision-recall --features
+    efficientnet-lite0 --json
 
-A table (or JSON with --json) goes to stdout, progress to stderr. Exit code 2: input that cannot be measured.
+A table (or JSON with --json) goes to stdout, progress to stderr. Exit code 2: input that cannot
+be measured.
 """
 
 from __future__ import annotations
@@ -81,7 +83,13 @@ def run(
 
 def _progress():
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

@@ -1,7 +1,8 @@
-"""Training of `fashion-resnet`, the classifier whose features and logits measure the embedded benchmark.
+"""Training of `fashion-resnet`, the classifier whose features and logits measure the embedded
+benchmark.
 
-Plain supervised learning with no label smoothing, so that the logits of the Inception Score are honest
-probabilities. `experiments/train_classifier.py` is the command.
+Plain supervised learning with no label smoothing, so that the logits of the Inception Score are
+honest probabilities. `experiments/train_classifier.py` is the command.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from eval.errors import UsageError
 from eval.extractors.fashion_resnet import BLOCKS, CLASSES, FEATURES, FashionResNet
 
 BATCH_SIZE = 128
-MAX_SHIFT = 2  # the zero border of the padded 28 x 28 digits, so that a shift never cuts into the image
+MAX_SHIFT = (
+    2  # the zero border of the padded 28 x 28 digits, so that a shift never cuts into the image
+)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to 2 pixels on both axes and mirror half of them. (B, 1, H, W) -> the same."""
+    """Shift images (B, 1, H, W) by up to 2 pixels on both axes and mirror half of them."""
     count, _, height, width = images.shape
     shift = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (2, count, 1), generator=generator)
     flip = torch.rand(count, 1, generator=generator) < 0.5
@@ -57,10 +60,12 @@ def train(
     weight_decay: float = 5e-4,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> tuple[FashionResNet, float]:
-    """Train on uint8 images (n, 32, 32, 1) and labels (n,); returns the model and its final training loss.
+    """Train on uint8 images (n, 32, 32, 1) and labels (n,); returns the model and its final
+    training loss.
 
-    SGD with Nesterov momentum 0.9 and a one-cycle rate. The loss returned (nats per image) is the mean over
-    the last epoch's augmented batches. `progress(step, steps, loss)` is called after every step.
+    SGD with Nesterov momentum 0.9 and a one-cycle rate. The loss returned (nats per image) is the
+    mean over the last epoch's augmented batches. `progress(step, steps, loss)` is called after
+    every step.
     """
     if not (math.isfinite(epochs) and epochs > 0):
         raise UsageError(f"--epochs {epochs}: a number above 0 is needed")
@@ -109,7 +114,7 @@ def accuracy(model: FashionResNet, images: np.ndarray, labels: np.ndarray) -> fl
 
 
 def half_precision(model: FashionResNet) -> dict[str, Tensor]:
-    """The weights as they are shipped: float16 (the normalisation's step counters are not needed)."""
+    """The weights as they are shipped: float16, without the normalisation's step counters."""
     state = model.state_dict()
     return {
         name: value.to(torch.float16).contiguous()
@@ -119,7 +124,7 @@ def half_precision(model: FashionResNet) -> dict[str, Tensor]:
 
 
 def save_classifier(state: dict[str, Tensor], folder: str | Path, card: dict) -> str:
-    """Write model.safetensors, config.json, card.json and README.md; returns the sha256 of the weights."""
+    """Write weights, config.json, card.json and README.md; returns the sha256 of the weights."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = save(state)
@@ -151,7 +156,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _readme(card: dict) -> str:
-    budget = ", ".join(f"{key} {value}" for key, value in card["budget"].items())
+    budget = ", ".join(f"{key} {value:g}" for key, value in card["budget"].items())
+    loss, accuracy = f"{card['final_train_loss']:.4f}", f"{card['test_accuracy']:.4f}"
     versions = ", ".join(f"{key} {value}" for key, value in card["versions"].items())
     return f"""# {card["name"]}
 
@@ -163,8 +169,8 @@ measure the embedded benchmark. Its numbers are not comparable with those on Inc
 | data | {card["data"]} |
 | command | `{card["command"]}` |
 | budget | {budget} |
-| final training loss | {card["final_train_loss"]:.4f} nats an image (augmented batches of the last epoch) |
-| test accuracy | {card["test_accuracy"]:.4f} on the 10,000 test images, with the float16 weights as shipped |
+| final training loss | {loss} nats an image (augmented batches of the last epoch) |
+| test accuracy | {accuracy} on the 10,000 test images, with the weights as shipped |
 | parameters | {card["parameters"]:,} |
 | sha256 of model.safetensors | `{card["sha256"]}` |
 | trained with | {versions} |

@@ -2,7 +2,7 @@
 
 
 class UsageError(ValueError):
-    """Input the user can correct: the message names the flag or file, the value, what is accepted."""
+    """Input the user can correct: the message names flag or file, the value, what is accepted."""
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:

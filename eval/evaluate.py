@@ -25,9 +25,8 @@ def parse_metrics(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     wrong = [name for name in names if name not in METRICS]
     if wrong or not names:
-        raise UsageError(
-            f"--metrics {text!r}: {wrong[0] if wrong else 'nothing'} is not one of {', '.join(METRICS)}"
-        )
+        what = wrong[0] if wrong else "nothing"
+        raise UsageError(f"--metrics {text!r}: {what} is not one of {', '.join(METRICS)}")
     return list(dict.fromkeys(names))
 
 
@@ -49,7 +48,8 @@ def evaluate(
 
     Args:
         images: folder, npz or npy of the generated images.
-        reference: the same for the real ones, or a name of `eval.statistics.REFERENCES`; only `is` needs none.
+        reference: the same for the real ones, or a name of `eval.statistics.REFERENCES`; only
+            `is` needs none.
         metrics: names of METRICS.
         features: extractor's name.
         num_images: how many of `images` to use, drawn with a fixed seed; None for all.
@@ -94,7 +94,8 @@ def evaluate(
     elif wants_reference:
         if not Path(str(reference)).exists():
             raise UsageError(
-                f"--reference {reference}: no such folder or file, nor one of {', '.join(REFERENCES)}"
+                f"--reference {reference}: no such folder or file, "
+                f"nor one of {', '.join(REFERENCES)}"
             )
         real = measure(str(reference), None).features
         statistics = Statistics.of(real)

@@ -1,8 +1,9 @@
 """The registry of feature extractors, and what they have in common.
 
-An extractor turns uint8 images into pooled features (FID, KID, precision/recall) and logits (Inception Score),
-and states its protocol: every number that comes from it carries that. To add one: a file in eval/extractors/
-with a subclass of `Extractor`, its weights in eval/weights.py, one line in EXTRACTORS.
+An extractor turns uint8 images into pooled features (FID, KID, precision/recall) and logits
+(Inception Score), and states its protocol: every number that comes from it carries that. To add
+one: a file in eval/extractors/ with a subclass of `Extractor`, its weights in eval/weights.py,
+one line in EXTRACTORS.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def get_extractor(
         device: torch device to compute on.
 
     Raises:
-        UsageError: unknown name or device, missing or broken weights, or a package that is not installed.
+        UsageError: unknown name or device, missing or broken weights, or a package that is not
+            installed.
     """
     if name not in EXTRACTORS:
         raise UsageError(f"features {name!r}: expected one of {', '.join(EXTRACTORS)}")
@@ -57,14 +59,16 @@ def get_extractor(
 
 
 class Extractor:
-    """Base of the extractors. A subclass sets the attributes and implements `prepare` and `forward`.
+    """Base of the extractors. A subclass sets the attributes and implements `prepare` and
+    `forward`.
 
     Attributes:
         name: registry name.
         dim: number D of features.
         num_logits: number L of logits.
         weights_sha256: of the weights file.
-        protocol: what a number depends on: input range, resizing, layer, dimension, weights (JSON-able).
+        protocol: what a number depends on: input range, resizing, layer, dimension, weights
+            (JSON-able).
     """
 
     name: str
@@ -72,8 +76,9 @@ class Extractor:
     num_logits: int
     weights_sha256: str
     protocol: dict[str, object]
-    # Every forward has exactly this many images (the last is filled up with black ones), so that a feature
-    # never depends on how many images come with it: libraries choose their kernels by the batch's shape.
+    # Every forward has exactly this many images (the last is filled up with black ones), so that
+    # a feature never depends on how many images come with it: libraries choose their kernels by
+    # the batch's shape.
     chunk = 64
 
     def prepare(self, images: np.ndarray) -> torch.Tensor:
@@ -89,7 +94,8 @@ class Extractor:
 
         Args:
             images: uint8 (n, H, W, C) with C of 1 or 3, n >= 1.
-            batch_size: images converted and resized at a time; bounds memory, never changes a number.
+            batch_size: images converted and resized at a time; bounds memory, never changes a
+                number.
 
         Raises:
             UsageError: wrong type or shape, or a size this extractor does not take.
@@ -97,29 +103,38 @@ class Extractor:
         images = check_images(images)
         if batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: at least 1 is needed")
-        step = -(-batch_size // self.chunk) * self.chunk
         return self.extract_batches(
-            images[start : start + step] for start in range(0, len(images), step)
+            images[start : start + batch_size] for start in range(0, len(images), batch_size)
         )
 
     def extract_batches(self, batches: Iterable[np.ndarray]) -> Features:
-        """Features and logits of images that come batch by batch (each as for `extract`), in their order."""
+        """Features and logits, in order, of images that come in batches (each as for `extract`)."""
         import torch
 
         features, logits = [], []
+
+        def compute(inputs: torch.Tensor) -> None:
+            for start in range(0, len(inputs), self.chunk):
+                chunk = inputs[start : start + self.chunk]
+                count = len(chunk)
+                if count < self.chunk:
+                    black = chunk.new_zeros(self.chunk - count, *chunk.shape[1:])
+                    chunk = torch.cat([chunk, black])
+                feature, logit = self.forward(chunk)
+                features.append(feature[:count].float().cpu().numpy())
+                logits.append(logit[:count].float().cpu().numpy())
+
         with torch.inference_mode():
+            waiting = None  # fewer than a chunk, for the next batch to fill up
             for images in batches:
                 inputs = self.prepare(check_images(images))
-                for chunk in inputs.split(self.chunk):
-                    count = len(chunk)
-                    if count < self.chunk:
-                        fill = chunk.new_zeros(self.chunk - count, *chunk.shape[1:])
-                        chunk = torch.cat([chunk, fill])
-                    feature, logit = self.forward(chunk)
-                    features.append(feature[:count].float().cpu().numpy())
-                    logits.append(logit[:count].float().cpu().numpy())
-        if not features:
-            raise UsageError("no images to extract features from")
+                waiting = inputs if waiting is None else torch.cat([waiting, inputs])
+                full = len(waiting) // self.chunk * self.chunk
+                compute(waiting[:full])
+                waiting = waiting[full:]
+            if waiting is None:
+                raise UsageError("no images to extract features from")
+            compute(waiting)
         return Features(np.concatenate(features), np.concatenate(logits))
 
 
@@ -128,7 +143,8 @@ def check_images(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise UsageError(
-            f"images: expected uint8 (n, H, W, C) with C of 1 or 3, got {images.dtype} {images.shape}"
+            f"images: expected uint8 (n, H, W, C) with C of 1 or 3, "
+            f"got {images.dtype} {images.shape}"
         )
     if 0 in images.shape:
         raise UsageError(f"images: an empty array {images.shape}")

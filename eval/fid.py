@@ -1,10 +1,11 @@
-"""Frechet distance between two Gaussians, the FID (Heusel et al. 2017) when they describe network features.
+"""Frechet distance between two Gaussians, the FID (Heusel et al. 2017) when they describe network
+features.
 
     d^2 = |m1 - m2|^2 + Tr(C1) + Tr(C2) - 2 Tr((C1 C2)^(1/2))
 
-The last trace is the sum of the singular values of F1' F2, where Ci = Fi Fi'. Unlike a matrix square root of
-the (unsymmetric) product this has no imaginary part, is exact for singular covariances (fewer images than
-features, dead features) and needs no offset on the diagonal.
+The last trace is the sum of the singular values of F1' F2, where Ci = Fi Fi'. Unlike a matrix
+square root of the (unsymmetric) product this has no imaginary part, is exact for singular
+covariances (fewer images than features, dead features) and needs no offset on the diagonal.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ def metric_id(features: str) -> str:
 def covariance_factor(cov: np.ndarray) -> np.ndarray:
     """F (D, rank) with F F' = cov, by eigenvalues.
 
-    Directions whose eigenvalue is rounding noise (below D * eps * the largest) are left out: their square
-    root would be 1e-8 of the largest instead of 0. A reference's factor can be prepared once.
+    Directions whose eigenvalue is rounding noise (below D * eps * the largest) are left out:
+    their square root would be 1e-8 of the largest instead of 0. A reference's factor can be
+    prepared once.
 
     Raises:
         UsageError: not a square, finite, symmetric, positive semi-definite matrix.
@@ -53,7 +55,8 @@ def frechet_distance(
     cov2: np.ndarray,
     factor1: np.ndarray | None = None,
 ) -> float:
-    """Squared Frechet (2-Wasserstein) distance between N(mean1, cov1) and N(mean2, cov2); symmetric, >= 0.
+    """Squared Frechet (2-Wasserstein) distance between N(mean1, cov1) and N(mean2, cov2);
+    symmetric, >= 0.
 
     Args:
         mean1, mean2: (D,).
@@ -61,7 +64,8 @@ def frechet_distance(
         factor1: `covariance_factor(cov1)` if it was prepared.
 
     Raises:
-        UsageError: shapes that do not fit, NaN or infinite values, or a matrix that is no covariance.
+        UsageError: shapes that do not fit, NaN or infinite values, or a matrix that is no
+            covariance.
     """
     mean1, mean2 = np.asarray(mean1, np.float64), np.asarray(mean2, np.float64)
     cov1, cov2 = np.asarray(cov1, np.float64), np.asarray(cov2, np.float64)

@@ -1,6 +1,8 @@
-"""Images from anywhere: a folder (nested or not), an npz in ADM's layout, an npy; out come uint8 batches.
+"""Images from anywhere: a folder (nested or not), an npz in ADM's layout, an npy; out come uint8
+batches.
 
-A folder is read as it goes, so 50,000 images never lie in memory; its order is that of the sorted relative paths.
+A folder is read as it goes, so 50,000 images never lie in memory; its order is that of the sorted
+relative paths.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ class ImageSource:
 
     Args:
         where: folder, .npz or .npy.
-        num_images: use this many, drawn at random (seed 0) and kept in order, because the first ones of a
-            folder sorted by class would be of one class; None uses all.
+        num_images: use this many, drawn at random (seed 0) and kept in order, because the first
+            ones of a folder sorted by class would be of one class; None uses all.
 
     Raises:
         UsageError: nothing there, another kind of file, no images, or fewer than num_images.
@@ -96,7 +98,8 @@ class ImageSource:
 def read_image(path: str | Path) -> np.ndarray:
     """Read one image file as uint8 (H, W, 1) if it is grey, else (H, W, 3).
 
-    16-bit grey is scaled to 8 bits; palettes and CMYK become RGB; an alpha channel may be there if it hides nothing.
+    16-bit grey is scaled to 8 bits; palettes and CMYK become RGB; an alpha channel may be there
+    if it hides nothing.
 
     Raises:
         UsageError: not a readable image, transparent, or floating point.
@@ -123,7 +126,7 @@ def _to_uint8(image: Image, path: str | Path) -> np.ndarray:
         raise UsageError(f"{path}: a floating-point image, expected 8 or 16 bits")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if rgba.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(rgba)[..., 3].min() < 255:
             raise UsageError(f"{path}: has transparent pixels, put it on a background first")
         grey = image.mode in ("L", "LA", "La", "1")
         return np.asarray(rgba.convert("RGB"))[..., : 1 if grey else 3]

@@ -1,7 +1,8 @@
-"""Inception Score (Salimans et al. 2016): exp of the mean KL divergence from p(y|x) to p(y), over splits.
+"""Inception Score (Salimans et al. 2016): exp of the mean KL divergence from p(y|x) to p(y), over
+splits.
 
-The same as torch-fidelity's on the same logits: images are shuffled with a fixed seed and cut into 10 splits;
-mean and deviation (divided by the number of splits) are over splits.
+The same as torch-fidelity's on the same logits: images are shuffled with a fixed seed and cut
+into 10 splits; mean and deviation (divided by the number of splits) are over splits.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def inception_score(
     if n < splits:
         raise UsageError(f"Inception Score in {splits} splits needs {splits} images, got {n}")
     if seed is not None:
-        logits = logits[np.random.RandomState(seed).permutation(n)]  # noqa: NPY002 - torch-fidelity's order
+        logits = logits[np.random.RandomState(seed).permutation(n)]  # torch-fidelity's order
     logits = logits - logits.max(axis=1, keepdims=True)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     p = np.exp(log_p)

@@ -1,6 +1,8 @@
-"""Kernel distance (KID, Binkowski et al. 2018): squared MMD with a cubic polynomial kernel, unbiased, over subsets.
+"""Kernel distance (KID, Binkowski et al. 2018): squared MMD with a cubic polynomial kernel,
+unbiased, over subsets.
 
-The same as torch-fidelity's on the same features, seed and subsets (its first input are the generated images).
+The same as torch-fidelity's on the same features, seed and subsets (its first input are the
+generated images).
 """
 
 from __future__ import annotations
@@ -27,20 +29,22 @@ def kernel_distance(
     subset_size: int | None = None,
     seed: int = 2020,
 ) -> tuple[float, float]:
-    """Mean and deviation over random subsets of the unbiased squared MMD, k(x, y) = (x'y / D + 1)^3.
+    """Mean and deviation over random subsets of the unbiased squared MMD, k(x, y) = (x'y / D +
+    1)^3.
 
     Values near 0 can be negative: the estimate is unbiased.
 
     Args:
         real, generated: features (n, D) and (m, D).
         subsets: number of subsets drawn.
-        subset_size: images a subset takes from each side, without replacement; default 1000, or all images
-            of the smaller side if there are fewer (its subset is then always the same, and the deviation
-            that of the other side alone).
+        subset_size: images a subset takes from each side, without replacement; default 1000, or
+            all images of the smaller side if there are fewer (its subset is then always the same,
+            and the deviation that of the other side alone).
         seed: of the draws (numpy's RandomState).
 
     Raises:
-        UsageError: wrong shapes, NaN or infinite values, fewer than 2 images, or fewer than subset_size.
+        UsageError: wrong shapes, NaN or infinite values, fewer than 2 images, or fewer than
+            subset_size.
     """
     real = check_features(real, "real features", 2).astype(np.float64)
     generated = check_features(generated, "generated features", 2).astype(np.float64)
@@ -58,7 +62,7 @@ def kernel_distance(
             f"KID subset size {subset_size}: expected 2 to {smaller}, "
             f"with {len(real)} real and {len(generated)} generated images"
         )
-    rng = np.random.RandomState(seed)  # noqa: NPY002 - torch-fidelity's draws, in its order
+    rng = np.random.RandomState(seed)  # torch-fidelity's draws, in its order
     distances = np.zeros(subsets)
     for i in range(subsets):
         x = generated[rng.choice(len(generated), subset_size, replace=False)]

@@ -1,8 +1,9 @@
-"""Negative log-likelihood of masked tokens, the NLL column of the paper's Table 3; nats per masked token.
+"""Negative log-likelihood of masked tokens, the NLL column of the paper's Table 3; nats per
+masked token.
 
-It knows nothing of masks' schedules or models: arrays of logits, the true tokens and which of them were masked.
-The mean is over all masked tokens of all images, so an image with more masked tokens weighs more (the official
-training loss averages within an image first).
+It knows nothing of masks' schedules or models: arrays of logits, the true tokens and which of
+them were masked. The mean is over all masked tokens of all images, so an image with more masked
+tokens weighs more (the official training loss averages within an image first).
 """
 
 from __future__ import annotations
@@ -36,19 +37,15 @@ class MaskedNLL:
         """Add a batch.
 
         Args:
-            logits: (n, N, V) array or tensor, logits or log-probabilities (a shift per position cancels).
+            logits: (n, N, V) array or tensor, logits or log-probabilities (a shift per position
+                cancels).
             targets: (n, N) integers in 0..V-1.
             mask: (n, N) bool, True where the token was masked and counts.
 
         Raises:
             UsageError: shapes or types that do not fit, a target out of range, NaN where it counts.
         """
-        import torch
-
-        logits, targets, mask = (
-            x if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x))
-            for x in (logits, targets, mask)
-        )
+        logits, targets, mask = (_tensor(x) for x in (logits, targets, mask))
         _check(logits, targets, mask)
         chosen = logits[mask].double()
         if len(chosen) == 0:
@@ -74,6 +71,17 @@ class MaskedNLL:
         if self.tokens == 0:
             raise UsageError("NLL: no masked token was given")
         return self.total / self.tokens
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind == "u":  # stored tokens are uint16, for which torch lacks most operations
+        array = array.astype(np.int64)
+    return torch.from_numpy(array)
 
 
 def _check(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> None:

@@ -1,16 +1,18 @@
 """Improved precision and recall (Kynkaanniemi et al. 2019), k = 3.
 
-A set of features spans a manifold: the union of balls around its points, each reaching to the point's k-th
-nearest neighbour in the set. Precision is the share of generated points inside the real manifold, recall the
-share of real points inside the generated one. Both depend on the sizes of the two sets: compare only numbers
-of equal sizes.
+A set of features spans a manifold: the union of balls around its points, each reaching to the
+point's k-th nearest neighbour in the set. Precision is the share of generated points inside the
+real manifold, recall the share of real points inside the generated one. Both depend on the sizes
+of the two sets: compare only numbers of equal sizes.
 
-Distances come from matrix products in blocks of bounded memory. What rounding could decide (a point on the rim
-of a ball, as when images are repeated or copied from the training set) is recomputed from the differences, so
-the result does not depend on the blocks.
+Distances come from matrix products in blocks of bounded memory. What rounding could decide (a
+point on the rim of a ball, as when images are repeated or copied from the training set) is
+recomputed from the differences, so the result does not depend on the blocks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -43,7 +45,8 @@ class Manifold:
         features = check_features(features, what)
         if len(features) < k + 1:
             raise UsageError(
-                f"{what}: precision/recall with k={k} needs at least {k + 1} images, got {len(features)}"
+                f"{what}: precision/recall with k={k} needs at least {k + 1} images, "
+                f"got {len(features)}"
             )
         self.k = k
         self.points = torch.from_numpy(features.astype(np.float64))
@@ -53,8 +56,10 @@ class Manifold:
         self._norms = self._shifted.square().sum(dim=1)
         self.radii = self._radii()
 
-    def _blocks(self, points: torch.Tensor):
-        """(rows, squared distances to all of this set, bound of their rounding) in blocks of rows."""
+    def _blocks(
+        self, points: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Blocks of (rows, squared distances to all of this set, bound of their rounding)."""
         size = max(1, BLOCK_BYTES // (8 * len(self.points)))
         for rows in torch.arange(len(points)).split(size):
             shifted = points[rows] - self.center

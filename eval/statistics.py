@@ -1,7 +1,9 @@
-"""Mean and covariance of features, streaming and mergeable, and the reference statistics that ship with the package.
+"""Mean and covariance of features, streaming and mergeable, and the reference statistics that
+ship with the package.
 
-All sums are float64. Two partial results merge exactly as if one had seen all rows (Chan, Golub and LeVeque
-1979), so the order of batches and the number of workers change a result by rounding only.
+All sums are float64. Two partial results merge exactly as if one had seen all rows (Chan, Golub
+and LeVeque 1979), so the order of batches and the number of workers change a result by rounding
+only.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ import numpy as np
 from eval.errors import UsageError, one_line
 from eval.weights import ZOO, weights_sha256
 
-# What ships: the name given on a command line -> (file below the zoo, the extractor it was made with).
+# What ships: the name given on a command line -> (file below the zoo, the extractor it was made
+# with).
 REFERENCES = {
     "fashion-mnist-train": ("fashion-mnist/reference-fashion-resnet.npz", "fashion-resnet"),
 }
 
 
 def check_features(features: np.ndarray, what: str = "features", minimum: int = 1) -> np.ndarray:
-    """Return features as a float array (n, D), or raise a UsageError that says what is wrong with them."""
+    """Return features as an array (n, D), or raise a UsageError that says what is wrong."""
     features = np.asarray(features)
     if features.ndim != 2 or features.shape[1] == 0 or features.dtype.kind not in "fiu":
         raise UsageError(
@@ -40,7 +43,7 @@ def check_features(features: np.ndarray, what: str = "features", minimum: int = 
 
 
 class Statistics:
-    """Streaming mean and unbiased covariance of rows of `dim` numbers, in float64 and constant memory."""
+    """Streaming mean and covariance of rows of `dim` numbers, in float64 and constant memory."""
 
     def __init__(self, dim: int) -> None:
         self.n = 0
@@ -114,8 +117,8 @@ class Reference:
         extractor: name of the network the features come from.
         n: number of images behind mean and cov.
         mean, cov: float64 (D,) and (D, D), of all n images.
-        features: float32 (m, D), a fixed random subset for precision/recall and KID. Row i is of class
-            i % classes, so that any first rows are balanced.
+        features: float32 (m, D), a fixed random subset for precision/recall and KID. Row i is of
+            class i % classes, so that any first rows are balanced.
         sha256: of the file, the identity of this reference.
         weights_sha256: of the extractor's weights.
     """
@@ -138,7 +141,7 @@ def save_reference(
     weights: str,
     description: str,
 ) -> None:
-    """Write reference statistics as an npz without pickles; the same content gives the same bytes."""
+    """Write reference statistics as an npz without pickles; equal content gives equal bytes."""
     arrays = {
         "mean": statistics.mean,
         "cov": statistics.cov,
@@ -173,8 +176,8 @@ def load_reference(
         weights_dir: folder of the extractor's weights when they are not the shipped ones.
 
     Raises:
-        UsageError: unknown name, missing or broken file, another extractor, or weights other than those
-            the reference was made with.
+        UsageError: unknown name, missing or broken file, another extractor, or weights other than
+            those the reference was made with.
     """
     if name not in REFERENCES:
         raise UsageError(f"reference {name!r}: expected one of {', '.join(REFERENCES)}")
@@ -188,15 +191,16 @@ def load_reference(
     actual = weights_sha256(made_with, weights_dir)
     if reference.weights_sha256 != actual:
         raise UsageError(
-            f"reference {name} was made with {made_with} weights {reference.weights_sha256[:12]}, the weights "
-            f"here are {actual[:12]}: build it again (python -m experiments.build_reference)"
+            f"reference {name} was made with {made_with} weights "
+            f"{reference.weights_sha256[:12]}, the weights here are {actual[:12]}: "
+            "build it again (python -m experiments.build_reference)"
         )
     return reference
 
 
 @functools.lru_cache(maxsize=4)
 def read_reference(path: Path, name: str) -> Reference:
-    """Read one reference file (kept in memory); `load_reference` adds the checks against the weights."""
+    """Read one reference file (kept in memory); `load_reference` checks it against the weights."""
     try:
         raw = path.read_bytes()
         with np.load(io.BytesIO(raw), allow_pickle=False) as file:
@@ -214,6 +218,4 @@ def read_reference(path: Path, name: str) -> Reference:
             weights_sha256=str(arrays["weights_sha256"]),
         )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"{path}: not a readable reference file ({one_line(error)})"
-        ) from error
+        raise UsageError(f"{path}: not a readable reference file ({one_line(error)})") from error

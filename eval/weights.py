@@ -1,7 +1,8 @@
 """Where the weights of feature extractors are, and what they hash to.
 
-`fashion-resnet` ships in the sibling folder maskgit/zoo (found by path: eval imports nothing of maskgit);
-`efficientnet-lite0` comes in a package of its own. `weights_dir` names another folder for either.
+`fashion-resnet` ships in the sibling folder maskgit/zoo (found by path: eval imports nothing of
+maskgit); `efficientnet-lite0` comes in a package of its own. `weights_dir` names another folder
+for either.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def weights_path(extractor: str, weights_dir: str | Path | None = None) -> Path:
             None takes the shipped or installed one.
 
     Raises:
-        UsageError: the extractor is unknown, or the file is not there (names the place, or the extra to install).
+        UsageError: the extractor is unknown, or the file is not there (names the place, or the
+            extra to install).
     """
     if extractor not in SOURCES:
         raise UsageError(f"weights of {extractor!r}: expected one of {', '.join(SOURCES)}")

@@ -1,4 +1,5 @@
-"""Write the reference statistics of the embedded benchmark: Fashion-MNIST's training images on fashion-resnet.
+"""Write the reference statistics of the embedded benchmark: Fashion-MNIST's training images on
+fashion-resnet.
 
     python -m experiments.build_reference      # some 10 seconds; needs the training images
 

@@ -1,6 +1,6 @@
 """Train and save `fashion-resnet`, the classifier that measures the embedded benchmark.
 
-    python -m experiments.train_classifier --epochs 16      # about 5 minutes on 2 cores, 93% on the test images
+    python -m experiments.train_classifier      # 3 minutes on one core, 92.5% on the test images
 
 Writes model.safetensors (float16), config.json, card.json and README.md to --out.
 """
@@ -17,9 +17,9 @@ ZOO = Path(__file__).parents[1] / "maskgit" / "zoo"
 def run(
     data: Path | None = None,
     out: Path = ZOO / "fashion-resnet",
-    epochs: float = 16,
+    epochs: float = 8,
     seed: int = 0,
-    threads: int = 2,
+    threads: int = 1,
 ) -> None:
     """Train the small Fashion-MNIST classifier.
 
@@ -28,7 +28,8 @@ def run(
         out: folder for the weights and their card.
         epochs: passes over the 60,000 training images.
         seed: of the initialisation, the order and the augmentation.
-        threads: of torch; the numbers of a run are the same only with the same threads and versions.
+        threads: of torch; the numbers of a run are the same only with the same threads and
+            versions.
     """
     import numpy as np
     import torch

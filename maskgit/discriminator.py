@@ -1,4 +1,4 @@
-"""The discriminator of stage 1: StyleGAN2-like, with blurred resampling (official discriminator)."""
+"""The discriminator of stage 1: StyleGAN2-like with blurred resampling, as the official one."""
 
 from __future__ import annotations
 

@@ -2,4 +2,4 @@
 
 
 class UsageError(ValueError):
-    """Input the user can correct: the message names the flag or file, the value, what is accepted."""
+    """Input the user can correct: the message names flag or file, the value, what is accepted."""

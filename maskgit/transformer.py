@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit.errors import UsageError
+from maskgit.linear import linear, linear_gelu
 
 LAYER_NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -67,6 +68,20 @@ class TransformerConfig:
         return self.vocab_size - 1
 
 
+class Linear(nn.Linear):
+    """nn.Linear with the product of maskgit.linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class LinearGelu(nn.Linear):
+    """nn.Linear and the tanh GELU after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear_gelu(x, self.weight, self.bias)
+
+
 class Attention(nn.Module):
     """Self-attention over all positions; one projection gives queries, keys and values."""
 
@@ -74,8 +89,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.dropout = config.dropout
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
+        self.qkv = Linear(config.width, 3 * config.width)
+        self.out = Linear(config.width, config.width)
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """x (B, S, width) -> the same; with `rows (M,)` of the B*S only those: (M, width)."""
@@ -96,8 +111,8 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.mlp_in = nn.Linear(config.width, config.mlp)
-        self.mlp_out = nn.Linear(config.mlp, config.width)
+        self.mlp_in = LinearGelu(config.width, config.mlp)
+        self.mlp_out = Linear(config.mlp, config.width)
         self.mlp_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -106,8 +121,7 @@ class Layer(nn.Module):
         attended = self.attention(x, rows)
         x = x if rows is None else x.view(-1, x.shape[-1])[rows]
         x = self.attention_norm(x + self.dropout(attended))
-        inner = F.gelu(self.mlp_in(x), approximate="tanh")
-        return self.mlp_norm(x + self.dropout(self.mlp_out(inner)))
+        return self.mlp_norm(x + self.dropout(self.mlp_out(self.mlp_in(x))))
 
 
 class Transformer(nn.Module):
@@ -120,12 +134,12 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.width)
-        self.position_embeddings = nn.Embedding(1 + config.num_tokens, config.width)
+        self.word_embeddings = _embedding(config.vocab_size, config.width)
+        self.position_embeddings = _embedding(1 + config.num_tokens, config.width)
         self.embeddings_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.head_dense = nn.Linear(config.width, config.width)
+        self.head_dense = LinearGelu(config.width, config.width)
         self.head_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.head_bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(_initialise)
@@ -153,12 +167,12 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Head over the whole vocabulary: (..., width) -> (..., V)."""
-        return F.linear(self._head(hidden), self.word_embeddings.weight, self.head_bias)
+        return linear(self._head(hidden), self.word_embeddings.weight, self.head_bias)
 
     def code_logits(self, hidden: Tensor) -> Tensor:
         """Head over the codes only, what sampling needs: (..., width) -> (..., num_codes)."""
         codes = self.config.num_codes
-        return F.linear(
+        return linear(
             self._head(hidden), self.word_embeddings.weight[:codes], self.head_bias[:codes]
         )
 
@@ -181,12 +195,17 @@ class Transformer(nn.Module):
         return positions + positions // self.config.num_tokens + 1
 
     def _head(self, hidden: Tensor) -> Tensor:
-        return self.head_norm(F.gelu(self.head_dense(hidden), approximate="tanh"))
+        return self.head_norm(self.head_dense(hidden))
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """Without nn.Embedding's own start, which on the meta device imports 900 modules."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def _initialise(module: nn.Module) -> None:
     """Truncated normal (cut at 2 sd) times 0.02; biases 0 and LayerNorm scales 1."""
-    if isinstance(module, nn.Linear | nn.Embedding):
+    if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
         nn.init.trunc_normal_(module.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)

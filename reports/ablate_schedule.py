@@ -21,7 +21,7 @@ from reports.verdicts import Point, best_of, judge, sweet_spot, within_noise
 
 DIGITS = {"fid": 2, "is": 2, "precision": 3, "recall": 3, "kid": 4, "nll": 3}
 HEADS = {"fid": "FID ↓", "is": "IS ↑", "precision": "Precision ↑", "recall": "Recall ↑"}
-HEADS |= {"nll": "NLL ↓"}
+HEADS |= {"nll": "NLL"}
 FEW_SAMPLES = 10_000
 
 

@@ -8,6 +8,8 @@ is built beside DIR and moved into its place when whole, so a killed build leave
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import hashlib
 import importlib
 import os
@@ -88,13 +90,22 @@ def _sibling(out_dir: Path, kind: str) -> Path:
     return out_dir.parent / f".{out_dir.name}.{kind}.{socket.gethostname()}.{os.getpid()}"
 
 
-# A folder cannot replace a full one in one step, so the old one steps aside first.
+# A folder cannot replace a full one in one step, so the old one steps aside first. Another runner
+# may put its own report there in between: then once more.
 def _swap(fresh: Path, out_dir: Path) -> None:
     old = _sibling(out_dir, "old")
-    if out_dir.exists():
-        os.replace(out_dir, old)
-    os.replace(fresh, out_dir)
-    shutil.rmtree(old, ignore_errors=True)
+    for attempt in range(10):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(out_dir, old)
+        try:
+            os.replace(fresh, out_dir)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == 9:
+                raise
+        else:
+            break
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 # What builds killed on this machine have left beside DIR.

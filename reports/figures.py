@@ -160,8 +160,7 @@ def end_labels(
 ) -> None:
     """Names beside the ends of the curves: `ends` has the last point (x, y) of each, data units."""
     box = ax.get_window_extent()
-    dpi = ax.get_figure().dpi
-    height = size * 1.22 * dpi / 72 / box.height
+    height = size * 1.22 * DPI / 72 / box.height
     shown = [name for name in names if name in ends]
     to_axes = ax.transData + ax.transAxes.inverted()
     points = {name: to_axes.transform(ends[name]) for name in shown}
@@ -206,7 +205,7 @@ def _luminance(rgb: Sequence[float]) -> float:
 
 
 def steps_axis(ax: Axes, steps: Sequence[int]) -> None:
-    """A log2 axis of T; plain ticks at the few values that ran, or at powers of two and both ends."""
+    """A log2 axis of T; plain ticks at the values that ran, if few, else at powers of two."""
     low, high = min(steps), max(steps)
     wanted = sorted(set(steps)) if len(set(steps)) <= 8 else [2**k for k in range(12)]
     room = 1.12 if len(set(steps)) <= 8 else 1.3

@@ -115,9 +115,15 @@ def read_grid(run_dir: Path) -> dict[str, Any]:
 
 
 def load_run(run_dir: Path) -> Run:
-    """Reads a run folder. A cell whose result does not hold is missing, with the reason."""
+    """Reads a run folder. A cell whose result does not hold is missing, with the reason.
+
+    Raises:
+        UsageError: see `read_grid`; or the grid has no cells.
+    """
     run_dir = Path(run_dir)
     grid = read_grid(run_dir)
+    if not grid["cells"]:
+        raise UsageError(f"{run_dir / 'grid.json'}: no cells; expected at least one")
     unique = {item["key"]: item["cell"] for item in grid["cells"]}
     entries = [_entry(run_dir / "cells" / key, key, cell) for key, cell in unique.items()]
     entries.sort(key=lambda entry: (canonical_json(entry.cell), entry.key))

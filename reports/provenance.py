@@ -20,16 +20,46 @@ def protocol_section(data: ScheduleData) -> Section:
     rows = [
         [name, _short(value)]
         for name, value in sorted(data.run.protocol.items())
-        if name not in ("gamma", "class_names")
+        if name not in ("gamma", "class_names", "metrics")
     ]
     rows += [["seeds", ", ".join(map(str, data.seeds))], ["n", str(len(data.seeds))]]
     done = [data.entries[k] for k in data.frame[data.frame["status"] == "done"]["key"]]
     blocks: list[Text | Table | Figure] = [
-        Table("protocol", "What every cell shares.", ["Setting", "Value"], rows, "ll", latex=False)
+        Text(f"The command: `{command(data)}`"),
+        Table("protocol", "What every cell shares.", ["Setting", "Value"], rows, "ll", latex=False),
     ]
     blocks += _model_tables(data)
     blocks.append(_provenance_table(done))
     return Section("Protocol and provenance", blocks)
+
+
+def command(data: ScheduleData) -> str:
+    """The command line that asks for these cells: what the report shows can be made again."""
+    script, cells = data.run.experiment, [entry.cell for entry in data.entries.values()]
+    words = [f"python experiments/{script}.py --T {_compact(data.steps)}"]
+    words.append(f"--schedules {','.join(data.schedules)}")
+    words.append(f"--seeds {','.join(map(str, data.seeds))}")
+    for flag, name in (("--num-samples", "num_samples"), ("--preset", "preset")):
+        values = sorted({str(cell[name]) for cell in cells if name in cell})
+        words += [f"{flag} {value}" for value in values]
+    asked = data.run.protocol.get("metrics", METRICS)
+    if not set(METRICS) <= set(asked):
+        words.append(f"--metrics {','.join(metric for metric in METRICS if metric in asked)}")
+    temperatures = {cell.get("choice_temperature", 4.5) for cell in cells} - {4.5}
+    words += [f"--choice-temperature {value:g}" for value in sorted(temperatures)]
+    return " ".join(words)
+
+
+# 4, 5, 6, 8 is "4..6,8": the grammar of --T.
+def _compact(steps: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    parts = [f"{run[0]}..{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs]
+    return ",".join(parts)
 
 
 # What all cards say alike stands once; what differs has a row a schedule. The CSV has every field.
@@ -105,7 +135,7 @@ def _provenance_table(done: Sequence[Entry]) -> Table:
 
 def _short(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_short(v)}" for k, v in sorted(value.items())) or DASH
+        return ", ".join(f"{k} {_shorter(_short(v))}" for k, v in sorted(value.items())) or DASH
     if isinstance(value, list):
         return ", ".join(map(_short, value)) or DASH
     if isinstance(value, float):

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 METRICS = ("fid", "is", "precision", "recall", "kid", "nll")
 # What two cells must share for their numbers to stand in one column.
-_SHARED = ("features", "reference", "reference_n", "reference_sha256", "resize")
+_SHARED = (
+    *("features", "extractor", "resize", "rounding"),
+    *("reference", "reference_n", "reference_sha256", "real_n"),
+)
 _VARIED = ("schedule", "steps", "seed")
 
 
@@ -65,6 +68,7 @@ def collect(run: Run, order: Sequence[str]) -> ScheduleData:
     import pandas as pd
 
     aside, metric_ids = _set_aside(run)
+    asked = run.protocol.get("metrics", METRICS)
     rows, absent = [], {metric: Counter[str]() for metric in METRICS}
     for entry in run.entries:
         status, reason = entry.status, entry.reason
@@ -76,7 +80,7 @@ def collect(run: Run, order: Sequence[str]) -> ScheduleData:
         row |= {"key": entry.key, "status": status, "reason": reason}
         for metric in METRICS:
             row[metric] = entry.metric(metric) if status == "done" else float("nan")
-            if status != "done":
+            if status != "done" or metric not in asked:
                 continue
             if metric_ids.get(metric) != entry.metric_id(metric) and row[metric] == row[metric]:
                 row[metric] = float("nan")

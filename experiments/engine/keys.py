@@ -54,6 +54,7 @@ def cell_key(
     cell: dict[str, Any],
     *,
     weights: dict[str, str],
+    sizes: dict[str, str],
     data: dict[str, str],
     metrics: dict[str, str],
     code: dict[str, str],
@@ -63,6 +64,7 @@ def cell_key(
     Args:
         cell: the resolved configuration, with seed and number of samples.
         weights: name of a network -> sha256 of its file.
+        sizes: name of a network -> digest of its configuration.
         data: name of reference statistics or held-out images -> sha256 of their file.
         metrics: name of a metric -> its id with version, such as `fid.fashion-resnet.v1`.
         code: part of the computation -> fingerprint of its sources (see `fingerprint.py`).
@@ -72,6 +74,7 @@ def cell_key(
             "schema": SCHEMA,
             "cell": cell,
             "weights": weights,
+            "sizes": sizes,
             "data": data,
             "metrics": metrics,
             "code": code,

@@ -78,9 +78,7 @@ def _kid(samples: Features, reference: Reference) -> dict[str, dict[str, float]]
     return {"kid": {"value": value, "sd": sd}}
 
 
-_MEASURES: dict[
-    tuple[str, ...], Callable[[Features, Reference], dict[str, dict[str, float]]]
-] = {
+_MEASURES: dict[tuple[str, ...], Callable[[Features, Reference], dict[str, dict[str, float]]]] = {
     ("fid",): _fid,
     ("is",): _inception_score,
     ("precision", "recall"): _precision_recall,

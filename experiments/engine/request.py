@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.engine.cells import Cell, Task
 from experiments.engine.errors import UsageError
 from experiments.engine.fingerprint import fingerprint
-from experiments.engine.keys import cell_key, file_sha256, stage_key
+from experiments.engine.keys import cell_key, digest, file_sha256, stage_key
 from experiments.engine.sampling import DEPENDS_ON
+
+if TYPE_CHECKING:
+    from maskgit.presets import Preset
 
 # Cost of a cell in forwards of the transformer: an iteration, and what an image costs beside them.
 FORWARDS_PER_IMAGE = 4.0
@@ -24,6 +27,7 @@ class StageKeys:
     tokens: str
     features: str
     likelihood: str
+    held_out: str
     protocol: dict[str, Any]
 
 
@@ -37,7 +41,8 @@ class Request:
     tokenizer: Path
     features: str
     reference: str
-    sha256: dict[str, str]  # of every network: schedule, "tokenizer", the extractor
+    sha256: dict[str, str]  # of every network's weights: schedule, "tokenizer", the extractor
+    sizes: dict[str, str]  # digest of a network's configuration, under the same names
     data: dict[str, str]  # sha256 of the reference statistics and of the held-out images
     code: dict[str, str]  # stage -> fingerprint
     cards: dict[str, dict[str, Any]]  # schedule -> model card
@@ -105,11 +110,9 @@ def resolve(
     transformers = {schedule: folder(f"transformer-{schedule}") for schedule in schedules}
     tokenizer = folder("tokenizer")
     reference = load_reference(preset.reference, preset.features)
-    sha256 = {schedule: weights_sha256(path) for schedule, path in transformers.items()}
-    sha256 |= {
-        "tokenizer": weights_sha256(tokenizer),
-        preset.features: reference.weights_sha256,
-    }
+    networks = {**transformers, "tokenizer": tokenizer}
+    sha256 = {name: weights_sha256(path) for name, path in networks.items()}
+    sizes = {name: _check_network(preset, name, path) for name, path in networks.items()}
     ids = metric_ids(preset.features)
     return Request(
         preset=preset.name,
@@ -118,7 +121,8 @@ def resolve(
         tokenizer=tokenizer,
         features=preset.features,
         reference=preset.reference,
-        sha256=sha256,
+        sha256={**sha256, preset.features: reference.weights_sha256},
+        sizes=sizes,
         data={
             preset.reference: reference.sha256,
             "held-out": file_sha256(find_files("test")[0]),
@@ -126,6 +130,35 @@ def resolve(
         code=code_fingerprints(preset.features),
         cards={schedule: read_card(path) for schedule, path in transformers.items()},
     )
+
+
+def _check_network(preset: Preset, name: str, path: Path) -> str:
+    """Load a network once, so that a damaged one is known before any work; digest of its sizes.
+
+    The number of heads, say, changes every number and cannot be seen in the weights.
+    """
+    from maskgit.checkpoints import load_tokenizer, load_transformer
+
+    if name == "tokenizer":
+        tokenizer = load_tokenizer(path).config
+        pairs = [
+            ("codes", tokenizer.num_codes, preset.num_codes),
+            ("channels", tokenizer.channels, preset.channels),
+            ("pixels per token", tokenizer.downsampling, preset.tokenizer.downsampling),
+        ]
+        sizes = asdict(tokenizer)
+    else:
+        transformer = load_transformer(path).config
+        pairs = [
+            ("codes", transformer.num_codes, preset.num_codes),
+            ("classes", transformer.num_classes, preset.num_classes),
+            ("tokens", transformer.num_tokens, preset.num_tokens),
+        ]
+        sizes = asdict(transformer)
+    for what, got, expected in pairs:
+        if got != expected:
+            raise UsageError(f"{path}: {got} {what}, --preset {preset.name} has {expected}")
+    return digest(sizes)
 
 
 def make_task(request: Request, cell: Cell) -> Task:
@@ -139,12 +172,19 @@ def make_task(request: Request, cell: Cell) -> Task:
         "tokenizer": request.sha256["tokenizer"],
         request.features: request.sha256[request.features],
     }
+    transformer = [weights["transformer"], request.sizes[cell.schedule]]
+    tokenizer = [weights["tokenizer"], request.sizes["tokenizer"]]
     key = cell_key(
-        values, weights=weights, data=request.data, metrics=request.metrics, code=request.code
+        values,
+        weights=weights,
+        sizes={"transformer": transformer[1], "tokenizer": tokenizer[1]},
+        data=request.data,
+        metrics=request.metrics,
+        code=request.code,
     )
     tokens = stage_key(
         "tokens",
-        transformer=weights["transformer"],
+        transformer=transformer,
         classes=preset.num_classes,
         code=request.code["tokens"],
         **{name: values[name] for name in DEPENDS_ON},
@@ -152,24 +192,43 @@ def make_task(request: Request, cell: Cell) -> Task:
     features = stage_key(
         "features",
         tokens=tokens,
-        tokenizer=weights["tokenizer"],
+        tokenizer=tokenizer,
         grid=list(preset.grid),
         extractor={request.features: weights[request.features]},
         code=[request.code["images"], request.code["features"]],
     )
     likelihood = stage_key(
         "likelihood",
-        transformer=weights["transformer"],
-        tokenizer=weights["tokenizer"],
+        transformer=transformer,
+        tokenizer=tokenizer,
         schedule=cell.schedule,
         images=request.data["held-out"],
         code=request.code["likelihood"],
     )
+    held_out = stage_key(
+        "held-out-tokens",
+        tokenizer=tokenizer,
+        images=request.data["held-out"],
+        code=request.code["likelihood"],
+    )
+    protocol = {"weights": weights, "code": request.code}
     return Task(
         key=key,
         cell=values,
         group=cell.schedule,
         cost=cell.num_samples * (cell.steps + FORWARDS_PER_IMAGE),
         size=cell.num_samples,
-        spec=StageKeys(tokens, features, likelihood, {"weights": weights, "code": request.code}),
+        spec=StageKeys(tokens, features, likelihood, held_out, protocol),
     )
+
+
+def check_device(device: str) -> None:
+    """Whether a device named by --device is there.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if device not in ("auto", "cpu"):
+        from eval import features
+
+        features.check_device(device)

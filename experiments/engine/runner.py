@@ -79,8 +79,9 @@ class Runner:
             RunError: the worker processes cannot be started.
         """
         done, left = split_done(tasks, self.store, self.progress.say)
-        for task in done:
+        for task in done:  # a kill just behind the result leaves these two
             self.store.forget_failure(task)
+            self._sweep_lease(task)
         self.summary = Summary(len(tasks), cached=len(done))
         self._queue, self._elsewhere = Queue(left), deque[Task]()
         self._condemned: dict[str, str] = {}
@@ -187,6 +188,12 @@ class Runner:
                 self.store.record_failure(task, error, "", attempts=2)
                 self._account(task, Reply("failed", error))
         return fresh
+
+    def _sweep_lease(self, task: Task) -> None:
+        path = self.store.lease_path(task.key)
+        seen = read_lease(path)
+        if seen is not None and self.leases.is_dead(path, seen):
+            self.leases.remove(path, seen.text)
 
     def _account(self, task: Task, reply: Reply) -> None:
         if reply.kind == "busy":

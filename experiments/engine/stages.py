@@ -68,7 +68,7 @@ class Stages:
             _complain(path)
         arrays = make()
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         _write(path, buffer)
         return arrays
 

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ class Store:
         try:
             for folder in (self.root / "cells", self.root / "stages"):
                 folder.mkdir(parents=True, exist_ok=True)
+            _sweep(self.root.glob(".tmp-*"))
+            _sweep(self.root.glob("stages/*/.tmp-*"))
             probe = self.root / f".tmp-probe-{os.getpid()}"
             atomic_write(probe, b"")
             probe.unlink()
@@ -153,10 +156,8 @@ class Store:
     def record_failure(self, task: Task, error: str, trace: str, attempts: int = 1) -> None:
         """Write failure.json, adding to the attempts of earlier runs. Never raises OSError."""
         path = self.cell(task.key) / "failure.json"
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             attempts += int(json.loads(path.read_bytes())["attempts"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # the first failure of this cell, or a torn note of an earlier one
         failure = {"error": error, "traceback": trace, "attempts": attempts}
         with contextlib.suppress(OSError):  # the disk may be what failed: the run still reports it
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,11 +180,7 @@ class Store:
             os.replace(folder / "result.json", folder / "rejected.json")
         for left in folder.glob(".tmp-*"):
             left.unlink(missing_ok=True)
-        for left in folder.glob(".lease-*"):
-            # Another runner may be about to link its own; an hour-old one is nobody's.
-            with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > 3600:
-                    left.unlink()
+        _sweep(folder.glob(".lease-*"))
 
     def note(self, event: str, key: str) -> None:
         """Append a line to the journal. A journal that cannot be written stops nothing."""
@@ -191,6 +188,14 @@ class Store:
         line["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with contextlib.suppress(OSError), open(self.root / "journal.jsonl", "ab", 0) as file:
             file.write((json.dumps(line) + "\n").encode())
+
+
+def _sweep(files: Iterable[Path]) -> None:
+    """Remove temporary files that killed writers left: an hour-old one is nobody's any more."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > 3600:
+                file.unlink()
 
 
 def _pretty(value: dict[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ maskgit.training ...`. Progress goes to stderr, TensorBoard files and sample gri
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ class Common:
     learning_rate: float | None = None
     checkpoint_every: int = 500
     validate_every: int = 500
+    log_every: int = 20
     stop_at: int | None = None
     """Leave after this step with the checkpoint of the last one saved (to try out a resume)."""
     threads: int | None = None
@@ -115,12 +117,14 @@ def run(command: Command) -> None:
         precision=command.precision,
         checkpoint_every=command.checkpoint_every,
         validate_every=command.validate_every,
+        log_every=command.log_every,
         stop_at=command.stop_at,
     )
     field = f"{stage}_training"
     preset = replace(preset, **{field: replace(getattr(preset, field), **changes)})
+    typed = shlex.join(["python", "-m", "maskgit.training", *sys.argv[1:]])
     if isinstance(command, TokenizerCommand):
-        commands.train_tokenizer(preset, options, command.data, command.out)
+        commands.train_tokenizer(preset, options, command.data, command.out, typed)
     elif isinstance(command, TokenizeCommand):
         commands.tokenize(preset, command.data, command.tokenizer, command.out)
     else:
@@ -134,6 +138,7 @@ def run(command: Command) -> None:
             command.tokenizer,
             out,
             command.min_mask_ratio,
+            typed,
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,10 +12,13 @@ from accelerate import Accelerator
 from maskgit.data import load_split
 from maskgit.errors import UsageError
 from maskgit.presets import Preset
+from maskgit.training.card import make_card, write_card
 from maskgit.training.loop import RunOptions, Trainer
 
 
 def _accelerator(precision: str) -> Accelerator:
+    # The quantiser's softmax of -distance / 0.01 is full of denormals, which a CPU does one by one.
+    torch.set_flush_denormal(True)
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "fp32"
     return Accelerator(
@@ -26,28 +27,11 @@ def _accelerator(precision: str) -> Accelerator:
     )
 
 
-def _card(preset: Preset, stage: str, trainer: Trainer, results: dict, seconds: float) -> dict:
-    """What a model card says of a run; the caller adds the command."""
-    budget = asdict(trainer.optimisation)
-    return {
-        "stage": stage,
-        "preset": preset.name,
-        "data": "Fashion-MNIST training split (60,000 images, MIT licence, Zalando SE)",
-        "budget": budget,
-        "images_seen": budget["steps"] * budget["batch_size"],
-        "seed": trainer.options.seed,
-        "precision": trainer.options.precision,
-        "seconds": round(seconds),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
-        if not torch.cuda.is_available()
-        else torch.cuda.get_device_name(),
-        "torch": torch.__version__.split("+")[0],
-        "results": {k: round(v, 4) for k, v in results.items()},
-    }
-
-
-def train_tokenizer(preset: Preset, options: RunOptions, data: Path | None, out: Path) -> None:
+def train_tokenizer(
+    preset: Preset, options: RunOptions, data: Path | None, out: Path, command: str
+) -> None:
     """Train stage 1 and export the averaged weights to the folder `out`."""
+    from maskgit.checkpoints import save_model
     from maskgit.training.stage1 import TokenizerStage
 
     accelerator = _accelerator(options.precision)
@@ -61,14 +45,11 @@ def train_tokenizer(preset: Preset, options: RunOptions, data: Path | None, out:
     config = {"stage": "tokenizer", "model": asdict(preset.tokenizer)}
     config["loss"] = asdict(preset.tokenizer_loss)
     trainer = Trainer(stage, preset.tokenizer_training, options, config)
-    start = time.monotonic()
     results = trainer.fit()
     if accelerator.is_main_process and options.stop_at is None:
-        from maskgit.checkpoints import save_tokenizer
-
-        card = _card(preset, "tokenizer", trainer, results, time.monotonic() - start)
         with trainer.average.swapped(stage.modules["tokenizer"]) as tokenizer:
-            save_tokenizer(out, tokenizer, card=card, dtype=torch.float16)
+            save_model(out, tokenizer, half=True)
+        write_card(out, make_card(preset, "tokenizer", trainer, results, command=command))
 
 
 def tokenize(preset: Preset, data: Path | None, tokenizer_path: Path, out: Path) -> None:
@@ -103,9 +84,10 @@ def train_transformer(
     tokenizer_path: Path,
     out: Path,
     min_mask_ratio: float,
+    command: str,
 ) -> None:
     """Train stage 2 with a mask schedule and export the averaged weights to the folder `out`."""
-    from maskgit.checkpoints import load_tokenizer, save_transformer, weights_sha256
+    from maskgit.checkpoints import load_tokenizer, save_model, weights_sha256
     from maskgit.schedules import validate
     from maskgit.training.stage2 import TransformerStage
     from maskgit.training.tokens import load_tokens
@@ -137,10 +119,9 @@ def train_transformer(
         "tokenizer": sha,
     }
     trainer = Trainer(stage, preset.transformer_training, options, config)
-    start = time.monotonic()
     results = trainer.fit()
     if accelerator.is_main_process and options.stop_at is None:
-        card = _card(preset, "transformer", trainer, results, time.monotonic() - start)
-        card |= {"schedule": schedule, "tokenizer_sha256": sha}
         with trainer.average.swapped(stage.modules["transformer"]) as transformer:
-            save_transformer(out, transformer, card=card, dtype=torch.float16)
+            save_model(out, transformer, half=True)
+        more = {"schedule": schedule, "tokenizer_sha256": sha, "command": command}
+        write_card(out, make_card(preset, "transformer", trainer, results, **more))

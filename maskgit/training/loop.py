@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,6 +144,10 @@ class Trainer:
         self.average = Average(stage.modules[stage.averaged], optimisation.ema)
         self.path = options.run_dir / "checkpoint.pt"
         self.is_main = int(os.environ.get("RANK", "0")) == 0
+        self.seconds = 0.0  # wall-clock of all runs that led here
+        self.precision = options.precision
+        if options.precision == "auto":
+            self.precision = "bf16" if torch.cuda.is_available() else "fp32"
 
     def save(self, next_step: int) -> None:
         """Write the checkpoint from which `next_step` follows."""
@@ -155,6 +160,7 @@ class Trainer:
             "optimisers": {k: o.state_dict() for k, o in self.stage.optimisers.items()},
             "average": self.average.values,
             "stage": self.stage.state(),
+            "seconds": self.seconds,
         }
         write_atomically(self.path, payload)
 
@@ -182,6 +188,7 @@ class Trainer:
         for name, value in payload["average"].items():
             self.average.values[name].copy_(value)
         self.stage.load_state(payload["stage"])
+        self.seconds = payload["seconds"]
         return next_step
 
     def fit(self) -> dict[str, float]:
@@ -193,6 +200,8 @@ class Trainer:
         first = self.resume()
         total, options = self.optimisation.steps, self.options
         writer = self._writer()
+        recent: deque[float] = deque(maxlen=10)
+        start, before = time.monotonic(), self.seconds
         results: dict[str, float] = {}
         for step, rate in self._steps(first):
             for optimiser in self.stage.optimisers.values():
@@ -201,9 +210,11 @@ class Trainer:
             scalars = self.stage.step(step)
             self.average.update(self.stage.modules[self.stage.averaged], step)
             last = step + 1 == total
+            self.seconds = before + time.monotonic() - start
             if (step + 1) % options.log_every == 0 or last:
                 values = {k: float(v) for k, v in scalars.items()}
                 self._check_finite(values, step)
+                recent.append(values["loss"])
                 self._log(writer, {**values, "learning_rate": rate}, step)
             if (step + 1) % options.validate_every == 0 or last:
                 results = self.stage.validate(step, self.average)
@@ -219,7 +230,7 @@ class Trainer:
             results = self.stage.validate(total - 1, self.average)
         if writer is not None:
             writer.close()
-        return results
+        return results | ({"train_loss": sum(recent) / len(recent)} if recent else {})
 
     def _steps(self, first: int) -> Iterator[tuple[int, float]]:
         """The steps left with their learning rates, under a progress bar on stderr."""

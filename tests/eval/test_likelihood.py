@@ -37,6 +37,11 @@ def test_log_probabilities_and_tensors_give_the_same():
     assert masked_nll(logits.numpy(), targets.int().numpy(), mask.numpy()) == expected
 
 
+def test_tokens_as_they_are_stored_are_taken():
+    logits, targets, mask = batch()
+    assert masked_nll(logits, targets.astype(np.uint16), mask) == masked_nll(logits, targets, mask)
+
+
 def test_what_is_not_masked_does_not_count():
     logits, targets, mask = batch()
     expected = masked_nll(logits, targets, mask)

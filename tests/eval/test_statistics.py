@@ -102,7 +102,7 @@ def test_weights_other_than_the_references_are_refused(tmp_path):
     assert load_reference(NAME, weights_dir=tmp_path).n == 60000
     with (tmp_path / "model.safetensors").open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(UsageError, match="was made with fashion-resnet weights .* build it again"):
+    with pytest.raises(UsageError, match=r"was made with fashion-resnet weights .* build it again"):
         load_reference(NAME, weights_dir=tmp_path)
 
 

@@ -1,0 +1,87 @@
+"""Options that every sweep of the sampler shares; a sweep's own dataclass adds its axes."""
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.engine.errors import UsageError
+from experiments.engine.grid import parse_integers, parse_names
+
+METRICS = ("fid", "is", "precision", "recall", "kid", "nll")
+MAX_WORKERS = 8  # by default; each holds the networks in memory
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Shared options. The docstrings below are the texts of --help."""
+
+    num_samples: int | None = None
+    """Samples per cell; sample i is of class i mod the number of classes. Default: the preset's."""
+    seeds: str = "0"
+    """Seeds of the noise, such as 0,1,2 or 0..4."""
+    choice_temperature: float = 4.5
+    """Temperature of the noise in the confidence, annealed to 0 over the iterations."""
+    preset: str = "embedded"
+    """Benchmark: data, networks, reference."""
+    weights: Path | None = None
+    """Folder with your own tokenizer and transformer-SCHEDULE folders. Default: those shipped."""
+    metrics: str = "all"
+    """Of fid, is, precision, recall, kid, nll."""
+    out: Path | None = None
+    """Folder of the run; the report then goes to its report/. Default: runs/ and reports/out/."""
+    workers: int | None = None
+    """Processes; 0 computes in this one. Default: one per GPU, or per core up to 8."""
+    batch_size: int | None = None
+    """Images in one forward. Changes the speed, never a sample. Default: what suits the device."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:0; auto takes a GPU if there is one."""
+    dry_run: bool = False
+    """Count the cells, cached and to do, measure for a second and estimate the time; no more."""
+    only_report: bool = False
+    """Build the report of the last grid in --out again; compute nothing."""
+
+    def seed_list(self) -> list[int]:
+        """Parsed --seeds."""
+        return parse_integers(self.seeds, "--seeds", 0, 2**32 - 1)
+
+    def metric_list(self) -> list[str]:
+        """Parsed --metrics."""
+        return parse_names(self.metrics, "--metrics", METRICS)
+
+    def check(self) -> None:
+        """Look at the numbers that no grammar checks.
+
+        Raises:
+            UsageError: one is out of range.
+        """
+        for flag, value, least in (
+            ("--num-samples", self.num_samples, 1),
+            ("--workers", self.workers, 0),
+            ("--batch-size", self.batch_size, 1),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{flag} {value}: must be at least {least}")
+        if not (math.isfinite(self.choice_temperature) and self.choice_temperature >= 0):
+            raise UsageError(
+                f"--choice-temperature {self.choice_temperature}: must be 0 or more, and finite"
+            )
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", self.device):
+            raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:0")
+
+    def folders(self, experiment: str) -> tuple[Path, Path]:
+        """(folder of the run, folder of the report), absolute."""
+        if self.out is not None:
+            out = Path(os.path.abspath(self.out.expanduser()))
+            return out, out / "report"
+        root = repository_root(Path.cwd())
+        return root / "runs" / experiment, root / "reports" / "out" / experiment
+
+
+def repository_root(start: Path) -> Path:
+    """The nearest folder at or above `start` with pyproject.toml or .git, else `start` itself."""
+    for folder in (start, *start.parents):
+        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
+            return folder
+    return start

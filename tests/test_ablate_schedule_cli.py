@@ -1,0 +1,429 @@
+"""`ablate_schedule.py` as a user meets it: results, resume, and one line for every mistake.
+
+The networks have the embedded benchmark's interfaces, are a few numbers wide and untrained: what is
+tested is the way from flags to report, not the numbers. Most tests run in this process, because a
+process that imports torch takes seconds to start.
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import ablate_schedule
+
+SCRIPT = Path(ablate_schedule.__file__)
+GRID = ("--T", "2,4", "--schedules", "cosine,linear", "--num-samples", "21")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A folder of small networks for two schedules, as --weights takes it."""
+    import torch
+
+    from maskgit.checkpoints import save_model
+    from maskgit.tokenizer import Tokenizer, TokenizerConfig
+    from maskgit.transformer import Transformer, TransformerConfig
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    sizes = TokenizerConfig(
+        channels=1, filters=4, multipliers=(1, 1, 1), blocks=1, num_codes=512, code_dim=4,
+        norm_groups=2,
+    )  # fmt: skip
+    save_model(folder / "tokenizer", Tokenizer(sizes))
+    for schedule in ("cosine", "linear"):
+        sizes = TransformerConfig(
+            num_codes=512, num_classes=10, num_tokens=64, width=16, layers=1, heads=2, mlp=16,
+            dropout=0.0,
+        )  # fmt: skip
+        save_model(folder / f"transformer-{schedule}", Transformer(sizes), card={"name": schedule})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Twenty held-out images instead of two thousand; one thread."""
+    import torch
+
+    monkeypatch.setattr("experiments.engine.held_out.IMAGES", 20)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, weights, tmp_path):
+    """run(*flags) -> (exit code, stdout, stderr); weights, --out and --workers 0 are added."""
+
+    def call(*flags, out=tmp_path / "run", bare=False):
+        words = [str(flag) for flag in flags]
+        if not bare:
+            for flag, value in (("--weights", weights), ("--out", out), ("--workers", 0)):
+                if flag not in words:
+                    words += [flag, str(value)]
+        monkeypatch.setattr(sys, "argv", ["ablate_schedule.py", *words])
+        with pytest.raises(SystemExit) as ended:
+            ablate_schedule.main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return call
+
+
+def results(folder):
+    files = [folder / "grid.json", *folder.glob("cells/*/result.json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def tokens(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("stages/tokens/*.npy")}
+
+
+def report(folder):
+    return {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
+
+
+def never(*_, **__):
+    raise AssertionError("this stage was to be served from its file")
+
+
+# ---- results -------------------------------------------------------------------------------------
+
+
+def test_a_grid_from_flags_to_report_and_the_same_command_again(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    code, out, err = run(*GRID)
+    assert code == 0, err
+    assert out == f"{folder / 'report' / 'report.md'}\n"
+    assert "4/4 cells: 4 done, 0 cached, 0 failed" in err.splitlines()[-1]
+    grid = json.loads((folder / "grid.json").read_text())
+    assert [(c["cell"]["schedule"], c["cell"]["steps"]) for c in grid["cells"]] == [
+        ("cosine", 2), ("cosine", 4), ("linear", 2), ("linear", 4)
+    ]  # fmt: skip
+    assert grid["models"] == {"cosine": {"name": "cosine"}, "linear": {"name": "linear"}}
+    assert str(tmp_path) not in json.dumps(grid)
+    for item in grid["cells"]:
+        cell = folder / "cells" / item["key"]
+        result = json.loads((cell / "result.json").read_text())
+        assert result["cell"] == item["cell"]
+        assert result["missing"] == {}
+        assert set(result["metrics"]) == {"fid", "is", "precision", "recall", "kid", "nll"}
+        assert result["metrics"]["nll"]["value"] == pytest.approx(np.log(523), abs=0.2)  # untrained
+        with np.load(cell / "samples.npz") as samples:
+            assert samples["images"].shape == (20, 32, 32, 1)
+            assert samples["images"].dtype == np.uint8
+            assert samples["labels"].tolist() == [i % 10 for i in range(20)]
+        assert not (cell / "lease").exists()
+
+    before, page = results(folder), report(folder)
+    for stage in ("sampling.sample_tokens", "imaging.decode_images", "measuring.measure"):
+        monkeypatch.setattr(f"experiments.engine.{stage}", never)
+    code, out, err = run(*GRID)
+    assert code == 0, err
+    assert "0 done, 4 cached" in err.splitlines()[-1]
+    assert results(folder) == before
+    assert report(folder) == page
+    code, out, _ = run("--only-report")
+    assert (code, out) == (0, f"{folder / 'report' / 'report.md'}\n")
+    assert report(folder) == page
+
+
+def test_neither_batch_size_nor_workers_nor_folder_change_a_token_or_a_key(run, tmp_path):
+    outs = []
+    for size, workers in ((1, 0), (7, 2), (64, 0)):
+        out = tmp_path / f"{size}-{workers}"
+        flags = ("--T", "3", "--schedules", "cosine,linear", "--num-samples", "13")
+        code, _, err = run(
+            *flags, "--metrics", "fid", "--batch-size", size, "--workers", workers, out=out
+        )
+        assert code == 0, err
+        outs.append(out)
+    assert tokens(outs[0]) == tokens(outs[1]) == tokens(outs[2])
+    assert results(outs[0]) == results(outs[1]) == results(outs[2])
+    assert len(tokens(outs[0])) == 2
+
+
+def test_a_new_metric_samples_nothing_again(run, tmp_path, monkeypatch):
+    flags = ("--T", "2", "--schedules", "cosine", "--num-samples", "12")
+    assert run(*flags, "--metrics", "fid")[0] == 0
+    monkeypatch.setattr("experiments.engine.sampling.sample_tokens", never)
+    monkeypatch.setattr("eval.features.Extractor.extract", never)
+    code, _, err = run(*flags, "--metrics", "precision,is,nll")
+    assert code == 0, err
+    assert "1 done" in err.splitlines()[-1]
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("run/cells/*/result.json")]
+    assert sorted(tuple(sorted(result["metrics"])) for result in found) == [
+        ("fid",), ("is", "nll", "precision")
+    ]  # fmt: skip
+
+
+def test_too_few_samples_for_a_metric_are_said_and_not_an_error(run, tmp_path):
+    code, _, err = run("--T", "2", "--schedules", "cosine", "--num-samples", "1")
+    assert code == 0, err
+    result = json.loads(next(tmp_path.glob("run/cells/*/result.json")).read_text())
+    assert set(result["metrics"]) == {"nll"}
+    assert set(result["missing"]) == {"fid", "is", "precision", "recall", "kid"}
+    assert all(reason and "\n" not in reason for reason in result["missing"].values())
+
+
+def test_keys_follow_the_networks_that_a_stage_needs(weights, tmp_path):
+    from experiments.engine.cells import Cell
+    from experiments.engine.request import make_task, resolve
+    from maskgit.checkpoints import load_tokenizer, save_model
+
+    def task(folder):
+        request = resolve("embedded", ["cosine"], ["fid", "nll"], folder)
+        return make_task(request, Cell("ablate_schedule", "embedded", "cosine", 4, 0, 10))
+
+    before = task(weights)
+    moved = tmp_path / "moved"
+    shutil.copytree(weights, moved)
+    assert task(moved) == before
+
+    tokenizer = load_tokenizer(moved / "tokenizer")
+    tokenizer.quantizer.codebook.data[0, 0] += 1
+    save_model(moved / "tokenizer", tokenizer)
+    other = task(moved)
+    assert other.spec.tokens == before.spec.tokens  # sampling needs no tokenizer
+    assert other.spec.features != before.spec.features
+    assert other.spec.likelihood != before.spec.likelihood
+    assert other.key != before.key
+
+    config = moved / "transformer-cosine" / "config.json"
+    sizes = json.loads(config.read_text())
+    sizes["config"]["heads"] = 4  # the same weights, another network
+    config.write_text(json.dumps(sizes))
+    assert task(moved).spec.tokens != before.spec.tokens
+
+
+def test_a_dry_run_counts_measures_and_writes_nothing(run, tmp_path):
+    code, out, err = run(*GRID, "--dry-run")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "4 cells: 0 cached, 4 to do"
+    assert lines[1].startswith(f"{21 * (2 + 4) * 2} transformer forwards")
+    assert lines[2].startswith("about 0:")
+    assert not (tmp_path / "run").exists()
+    assert run("--T", "2", *GRID[2:])[0] == 0
+    lines = run(*GRID, "--dry-run")[1].splitlines()
+    assert lines[0] == "4 cells: 2 cached, 2 to do"
+    assert lines[1].startswith(f"{21 * 4 * 2} transformer forwards")
+
+
+# ---- faults --------------------------------------------------------------------------------------
+
+
+def test_a_failed_cell_is_one_line_exit_1_and_in_the_report(run, tmp_path, monkeypatch):
+    from experiments.engine import sampling
+
+    real = sampling.sample_tokens
+
+    def moody(transformer, cell, batch_size):
+        if (cell["schedule"], cell["steps"]) == ("linear", 4):
+            raise RuntimeError("not\ntoday")
+        return real(transformer, cell, batch_size)
+
+    monkeypatch.setattr(sampling, "sample_tokens", moody)
+    code, out, err = run(*GRID)
+    assert code == 1
+    assert out.endswith("report.md\n")
+    lines = [line for line in err.splitlines() if line.startswith("failed:")]
+    assert len(lines) == 1
+    assert "schedule=linear steps=4" in lines[0]
+    assert lines[0].endswith("RuntimeError: not today")
+    assert "run the same command again" in err.splitlines()[-1]
+    assert "not today" in Path(out.strip()).read_text()
+    monkeypatch.undo()
+    monkeypatch.setattr("experiments.engine.held_out.IMAGES", 20)
+    code, _, err = run(*GRID)
+    assert code == 0
+    assert "1 done, 3 cached" in err.splitlines()[-1]
+    assert not list(tmp_path.rglob("failure.json"))
+
+
+def test_a_tampered_result_is_computed_again_with_one_line_of_warning(run, tmp_path):
+    assert run(*GRID)[0] == 0
+    before = results(tmp_path / "run")
+    path = next(tmp_path.glob("run/cells/*/result.json"))
+    result = json.loads(path.read_text())
+    result["metrics"]["fid"]["value"] = 0.0
+    path.write_text(json.dumps(result))
+    code, _, err = run(*GRID)
+    assert code == 0
+    warnings = [line for line in err.splitlines() if "warning" in line]
+    assert len(warnings) == 1
+    assert str(path) in warnings[0]
+    assert "1 done, 3 cached" in err.splitlines()[-1]
+    assert results(tmp_path / "run") == before
+
+
+def test_ctrl_c_says_how_to_go_on(run, tmp_path, monkeypatch):
+    from experiments.engine import sampling
+
+    real = sampling.sample_tokens
+
+    def interrupted(transformer, cell, batch_size):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(transformer, cell, batch_size)
+
+    monkeypatch.setattr(sampling, "sample_tokens", interrupted)
+    code, out, err = run(*GRID)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "ended by SIGINT; run the same command again to go on"
+    assert not list(tmp_path.rglob("lease"))
+
+
+# ---- mistakes ------------------------------------------------------------------------------------
+
+WRONG = {
+    ("--T", "0"): "at least 1",
+    ("--T", "9..4"): "goes down",
+    ("--T", "x"): "'x'",
+    ("--T", ""): "--T",
+    ("--T", "4..600"): "at most 256",
+    ("--schedules", "cosin"): "did you mean 'cosine'",
+    ("--num-samples", "-1"): "at least 1",
+    ("--num-samples", "0"): "at least 1",
+    ("--num-samples", "many"): "whole number",
+    ("--num-samples",): "needs a value",
+    ("--num-samples", "--dry-run"): "needs a value",
+    ("--seeds", "-1"): "--seeds",
+    ("--seeds", "4294967296"): "at most",
+    ("--choice-temperature", "hot"): "a number",
+    ("--choice-temperature", "nan"): "finite",
+    ("--choice-temperature=-1",): "0 or more",
+    ("--preset", "imagine"): "embedded",
+    ("--metrics", "fdi"): "did you mean 'fid'",
+    ("--workers", "-2"): "at least 0",
+    ("--batch-size", "0"): "at least 1",
+    ("--device", "tpu"): "expected auto",
+    ("--weights", "/nowhere"): "no such folder",
+    ("--dry-run=yes",): "takes no value",
+    ("--num-sample", "4"): "did you mean --num-samples",
+    ("--zzz",): "no such flag",
+    ("4..60",): "see --help",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG.items(), ids=" ".join)
+def test_every_mistake_is_one_line_and_exit_2_before_any_work(run, tmp_path, words, says):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert words[0].split("=")[0] in err
+    assert says in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_is_not_there_is_one_line(run):
+    import torch
+
+    device = "cuda" if not torch.cuda.is_available() else "cuda:99"
+    code, _, err = run("--device", device)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert f"--device {device}" in err
+
+
+def test_out_on_a_file_or_below_one_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        code, _, err = run(*GRID, out=out)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert f"--out {out}" in err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_report_folder_with_other_files_is_refused_before_the_work(run, tmp_path):
+    (tmp_path / "run" / "report").mkdir(parents=True)
+    (tmp_path / "run" / "report" / "thesis.tex").write_text("precious")
+    code, _, err = run(*GRID)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "thesis.tex" in err
+    assert not (tmp_path / "run" / "cells").exists()
+
+
+def test_only_report_without_a_run_is_one_line(run):
+    code, _, err = run("--only-report")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "grid.json" in err
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "transformer-linear"])
+def test_truncated_weights_are_one_line_before_any_work(run, tmp_path, weights, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(weights, copy)
+    file = copy / name / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    code, _, err = run(*GRID, "--weights", copy)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert str(file) in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_network_is_one_line(run, weights):
+    code, _, err = run("--T", "2", "--schedules", "cubic")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "has no folder transformer-cubic" in err
+
+
+def test_a_network_of_another_benchmark_is_one_line(run, tmp_path, weights):
+    from maskgit.checkpoints import save_model
+    from maskgit.transformer import Transformer, TransformerConfig
+
+    copy = tmp_path / "copy"
+    shutil.copytree(weights, copy)
+    sizes = TransformerConfig(512, 10, 256, width=16, layers=1, heads=2, mlp=16)
+    save_model(copy / "transformer-linear", Transformer(sizes))
+    code, _, err = run(*GRID, "--weights", copy)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "256 tokens, --preset embedded has 64" in err
+
+
+# ---- the script as a process ---------------------------------------------------------------------
+
+
+def spawn(*words, **options):
+    return subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_without_the_install_one_line_says_what_to_do(tmp_path):
+    # -S leaves out site-packages, and with it our packages and tyro.
+    done = spawn("-S", SCRIPT, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "run make demo or pip install -e ." in done.stderr
+
+
+def test_help_answers_within_a_second_from_anywhere(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = spawn("-m", "experiments.ablate_schedule", "--help", cwd=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    for flag in ("--T", "--schedules", "--num-samples", "--only-report", "--dry-run"):
+        assert flag in done.stdout
+    # Time of the processor, not of the clock: the machine may be busy.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_the_default_folders_lie_at_the_root_of_the_repository(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    options = ablate_schedule.Options()
+    assert options.folders("ablate_schedule") == (
+        tmp_path / "runs" / "ablate_schedule",
+        tmp_path / "reports" / "out" / "ablate_schedule",
+    )
+    given = ablate_schedule.Options(out=Path("x"))
+    assert given.folders("ablate_schedule")[1] == tmp_path / "a" / "b" / "x" / "report"
