@@ -15,9 +15,10 @@ A sample depends on (seed, sample id, class, known tokens, settings) and on noth
 is counter-based, and two numbers per position and iteration suffice: one picks the token through
 the cumulative distribution, one makes the Gumbel noise. What is left is the arithmetic: a matrix
 product gives a row the same bits whatever the other rows are, except when there are few of them
-(MKL: 27 or less), so products here always have at least `MIN_ROWS` rows and a multiple of
-`ROW_MULTIPLE`. On a CPU in float32 the tokens are then the same for any batch size and number of
-threads, which tests/test_decoding.py checks; on a GPU this is not promised.
+(measured: one with oneDNN, up to 27 with MKL and many threads), so products here always have at
+least `MIN_ROWS` rows, and those of masked positions a multiple of `ROW_MULTIPLE`. On a CPU in
+float32 the tokens are then the same for any batch size and number of threads, which
+tests/test_decoding.py checks; on a GPU this is not promised.
 
 Three savings are exact. Images that start fully masked share the first forward of their class. The
 last layer and the head are computed at masked positions only. An image with one token left repeats

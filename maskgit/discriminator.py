@@ -14,6 +14,8 @@ from maskgit.errors import UsageError
 class BlurDown(nn.Module):
     """Low-pass filter [1, 3, 3, 1] in both directions, then every second pixel (anti-aliased)."""
 
+    kernel: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0])

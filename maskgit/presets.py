@@ -130,7 +130,7 @@ def embedded() -> Preset:
         ),
         transformer=TransformerShape(width=128, layers=4, heads=4, mlp=512, dropout=0.0),
         transformer_training=Optimisation(
-            steps=1800,
+            steps=1200,
             batch_size=128,
             learning_rate=2e-3,
             warmup_steps=100,

@@ -186,7 +186,10 @@ class Tokenizer(nn.Module):
 
     @torch.inference_mode()
     def decode(self, indices: Tensor) -> Tensor:
-        """Code indices (B, h, w) in [0, num_codes) -> images (B, C, H, W) float in [0, 1].
+        """Code indices (B, h, w) in [0, num_codes) -> images (B, C, H, W) float.
+
+        The decoder's output as it is, a little outside [0, 1] here and there: clip it before it
+        becomes an image, as the official code does.
 
         Raises:
             UsageError: not three dimensions, or an index outside the codebook.
@@ -201,7 +204,7 @@ class Tokenizer(nn.Module):
                 f"{len(self.quantizer.codebook) - 1}"
             )
         codes = F.embedding(indices, self.quantizer.codebook).permute(0, 3, 1, 2)
-        return self.decoder(codes.contiguous()).clamp(0.0, 1.0)
+        return self.decoder(codes.contiguous())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         """One training pass with the straight-through estimator.

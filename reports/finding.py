@@ -72,6 +72,10 @@ def _iterations(evidence: Evidence, ranked: Sequence[str], declared: Mapping[str
     known = [spot for spot in spots if spot is not None]
     if max(spot.last for spot in known) == min(spot.first for spot in known):
         return f"Only T = {known[0].first} ran, so nothing can be said about iterations."
+    values = {T for curve in evidence.curves.values() for T in curve}
+    if len(values) < 3:
+        listed = and_list([str(T) for T in sorted(values)])
+        return f"Only T = {listed} ran, between which a sweet spot cannot be seen."
     found = [spot.schedule for spot in known if spot.found]
     one_seed = any(spot.best.n == 1 for spot in known)
     share = f"{100 * shapes['one_seed_relative']:g}% (n=1, so the noise is unknown)"

@@ -74,9 +74,11 @@ def _model_tables(data: ScheduleData) -> list[Table]:
         return []
     alike, differing = [], []
     for field in fields:
-        values = {card.get(field, DASH).replace(s, "SCHEDULE") for s, card in cards.items()}
-        if len(values) == 1 and len(cards) > 1:
-            alike.append([field, values.pop()])
+        values = {card.get(field, DASH) for card in cards.values()}
+        named = {card.get(field, DASH).replace(s, "SCHEDULE") for s, card in cards.items()}
+        same = values if len(values) == 1 else named
+        if len(same) == 1 and len(cards) > 1:
+            alike.append([field, same.pop()])
         else:
             differing.append(field)
     exact = [[s, *(card.get(field, "") for field in fields)] for s, card in cards.items()]
@@ -85,8 +87,8 @@ def _model_tables(data: ScheduleData) -> list[Table]:
     ]
     head = ["Schedule", *(field.replace("_", " ") for field in differing)]
     caption = "**Models.** From the cards of the transformers, one a schedule: what differs."
-    named = ["schedule", *fields]
-    tables = [Table("models", caption, head, rows, data=(named, exact), latex=False)]
+    data_columns = (["schedule", *fields], exact)
+    tables = [Table("models", caption, head, rows, data=data_columns, latex=False)]
     if alike:
         caption = "What the cards of the transformers have in common."
         tables.append(Table("", caption, ["Card", "Value"], alike, "ll"))

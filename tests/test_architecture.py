@@ -71,12 +71,16 @@ def test_no_bare_import_of_eval():
 
 @pytest.mark.parametrize("module", ["maskgit.training", "eval", "experiments.ablate_schedule"])
 def test_help_imports_nothing_heavy(module):
-    code = (
-        "import runpy, sys; sys.argv = ['x', '--help']\n"
-        "try:\n    runpy.run_module(%r, run_name='__main__', alter_sys=True)\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'jax', 'tensorflow', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
-        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)" % module
-    )
+    code = f"""
+import runpy, sys
+sys.argv = ["x", "--help"]
+try:
+    runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+except SystemExit:
+    pass
+heavy = set("torch jax matplotlib pandas scipy".split()) & set(sys.modules)
+sys.exit(f"imported {{sorted(heavy)}}" if heavy else 0)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout.lower()

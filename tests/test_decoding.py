@@ -103,15 +103,8 @@ def test_the_official_loop_on_partly_known_tokens(model, start, choice_temperatu
 def test_the_official_loop_without_noise(model):
     labels, tokens = torch.arange(20) % CLASSES, partly_known(20, seed=2)
     expected = official(model, labels, tokens, 7, "cosine", greedy=True)
-    ours = generate(
-        model,
-        labels,
-        steps=7,
-        tokens=tokens,
-        choice_temperature=0.0,
-        sampling_temperature=1e-8,
-    )
-    assert torch.equal(ours, expected)
+    cold = {"choice_temperature": 0.0, "sampling_temperature": 1e-8}
+    assert torch.equal(generate(model, labels, steps=7, tokens=tokens, **cold), expected)
 
 
 def test_masked_after_each_iteration_as_in_the_golden_counts():
@@ -196,36 +189,34 @@ def test_sharing_the_first_iteration_changes_no_token(wide_model):
     assert torch.equal(shared, alone)
 
 
-def test_sharing_computes_the_first_forward_once_per_class(model, monkeypatch):
-    rows = []
+@pytest.fixture
+def forwards(monkeypatch):
+    """Grows by one entry, the number of images, with every forward."""
+    images = []
     hidden = Transformer.hidden
 
     def counting(self, tokens, positions=None):
-        rows.append(len(tokens))
+        images.append(len(tokens))
         return hidden(self, tokens, positions)
 
     monkeypatch.setattr(Transformer, "hidden", counting)
+    return images
+
+
+def test_sharing_computes_the_first_forward_once_per_class(model, forwards):
     labels = torch.arange(100) % 4
     generate(model, labels, steps=1)
-    assert rows == [4]
-    rows.clear()
+    assert forwards == [4]
+    forwards.clear()
     generate(model, labels, steps=1, share_first=False)
-    assert sum(rows) == 100
+    assert sum(forwards) == 100
 
 
-def test_iterations_that_repeat_a_state_are_left_out(model, monkeypatch):
-    calls = []
-    hidden = Transformer.hidden
-
-    def counting(self, tokens, positions=None):
-        calls.append(len(tokens))
-        return hidden(self, tokens, positions)
-
-    monkeypatch.setattr(Transformer, "hidden", counting)
+def test_iterations_that_repeat_a_state_are_left_out(model, forwards):
     labels = torch.zeros(8, dtype=torch.int64)
     skipped = generate(model, labels, steps=10 * N)
     # One token at least is revealed per iteration; then only the last one remains.
-    assert len(calls) <= N
+    assert len(forwards) <= N
     assert torch.equal(generate(model, labels, steps=10 * N, trace=True).tokens[-1], skipped)
 
 
@@ -278,13 +269,9 @@ def test_seeds_and_sample_ids_name_different_noise(model):
 def test_tokens_follow_the_softmax(share_first, temperature):
     model = build(TransformerConfig(6, 2, 2, width=16, layers=1, heads=2, mlp=16), sharpen=10.0)
     draws = 6000
-    result = generate(
-        model,
-        torch.ones(draws, dtype=torch.int64),
-        steps=1,
-        share_first=share_first,
-        sampling_temperature=temperature,
-    )
+    labels = torch.ones(draws, dtype=torch.int64)
+    variant = {"share_first": share_first, "sampling_temperature": temperature}
+    result = generate(model, labels, steps=1, **variant)
     with torch.no_grad():
         logits = model(torch.tensor([[7, 8, 8]]))[0, 1:, :6]
     for position in range(2):

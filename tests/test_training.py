@@ -193,7 +193,7 @@ def test_masked_loss_equals_its_definition():
     loss = MaskedLoss(transformer, 0.1)(labels, tokens, mask)
     shown = torch.where(mask, config.mask_id, tokens)
     log_p = transformer(torch.cat([11 + labels[:, None], shown], 1))[:, 1:].log_softmax(-1)
-    expected = 0.0
+    expected = torch.zeros(())
     for i in range(4):
         here = [
             0.9 * log_p[i, j, tokens[i, j]] + 0.1 * log_p[i, j].mean()
@@ -201,7 +201,7 @@ def test_masked_loss_equals_its_definition():
             if mask[i, j]
         ]
         expected -= sum(here) / len(here) / 4
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_transformer_learns_a_rule(tmp_path):

@@ -10,15 +10,14 @@ if TYPE_CHECKING:
     from maskgit.tokenizer import Tokenizer
 
 CHUNK = 64  # images in one forward of the decoder; fixed, so that no flag changes a pixel
-ROUNDING = "255 x, to the nearest integer, halves to even"
+ROUNDING = "clipped to [0, 1], 255 x, to the nearest integer, halves to even"
 
 
 def decode_images(tokenizer: Tokenizer, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Tokens (n, N) -> images uint8 (n, H, W, C).
+    """Tokens (n, N) -> images uint8 (n, H, W, C), rounded as ROUNDING says.
 
-    The decoder's floats in [0, 1] are multiplied by 255 and rounded to the nearest integer, halves
-    to even. The last chunk is filled up: libraries choose their kernels by the batch's shape, and a
-    pixel should not depend on how many images come with it.
+    The last chunk is filled up: libraries choose their kernels by the batch's shape, and a pixel
+    should not depend on how many images come with it.
     """
     import torch
 
@@ -28,6 +27,6 @@ def decode_images(tokenizer: Tokenizer, tokens: np.ndarray, grid: tuple[int, int
         part = torch.from_numpy(tokens[start : start + CHUNK].astype(np.int64))
         fill = part[-1:].expand(CHUNK - len(part), -1)
         full = torch.cat([part, fill]).view(CHUNK, *grid).to(device)
-        decoded = (tokenizer.decode(full)[: len(part)] * 255.0).round_()
+        decoded = tokenizer.decode(full)[: len(part)].clamp(0.0, 1.0).mul(255.0).round_()
         images.append(decoded.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy())
     return np.concatenate(images)

@@ -90,7 +90,9 @@ def grid_protocol(options: SweepOptions, request: Any, schedules: Sequence[str])
         "class_names": list(preset.class_names),
         "metrics": request.metrics,
         "rounding": imaging.ROUNDING,
-        "inception_score": f"{measuring.SPLITS} splits, shuffled",
+        "inception_score": (
+            f"{measuring.SPLITS} splits, shuffled; one split below {measuring.SPLITS_FROM} samples"
+        ),
         "precision_recall": f"k={measuring.K}; as many real images as samples, the first of a "
         "shuffled, class-balanced subset of the reference",
         "nll": f"first {held_out.IMAGES} test images, one mask each, noise seed {held_out.SEED}; "

@@ -47,8 +47,8 @@ def train_tokenizer(
     trainer = Trainer(stage, preset.tokenizer_training, options, config)
     results = trainer.fit()
     if accelerator.is_main_process and options.stop_at is None:
-        with trainer.average.swapped(stage.modules["tokenizer"]) as tokenizer:
-            save_model(out, tokenizer, half=True)
+        with trainer.average.swapped(stage.tokenizer):
+            save_model(out, stage.tokenizer, half=True)
         write_card(out, make_card(preset, "tokenizer", trainer, results, command=command))
 
 
@@ -60,7 +60,8 @@ def tokenize(preset: Preset, data: Path | None, tokenizer_path: Path, out: Path)
 
     tokenizer = load_tokenizer(tokenizer_path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = tokenizer.eval().to(device, memory_format=torch.channels_last)
+    tokenizer = tokenizer.eval().to(device)
+    tokenizer.to(memory_format=torch.channels_last)
     images, labels = load_split("train", data)
     parts = []
     for i in range(0, len(images), 250):
@@ -121,7 +122,7 @@ def train_transformer(
     trainer = Trainer(stage, preset.transformer_training, options, config)
     results = trainer.fit()
     if accelerator.is_main_process and options.stop_at is None:
-        with trainer.average.swapped(stage.modules["transformer"]) as transformer:
-            save_model(out, transformer, half=True)
+        with trainer.average.swapped(stage.transformer):
+            save_model(out, stage.transformer, half=True)
         more = {"schedule": schedule, "tokenizer_sha256": sha, "command": command}
         write_card(out, make_card(preset, "transformer", trainer, results, **more))

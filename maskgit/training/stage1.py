@@ -37,9 +37,10 @@ class TokenizerStage:
         budget = preset.tokenizer_training
         torch.manual_seed(options.seed)
         device = accelerator.device
-        tokenizer = Tokenizer(preset.tokenizer).to(device, memory_format=torch.channels_last)
-        self.modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
-        self.optimisers = {"tokenizer": self._adam(tokenizer)}
+        self.tokenizer = Tokenizer(preset.tokenizer).to(device)
+        self.tokenizer.to(memory_format=torch.channels_last)
+        self.modules: dict[str, nn.Module] = {"tokenizer": self.tokenizer}
+        self.optimisers = {"tokenizer": self._adam(self.tokenizer)}
         self.perceptual = perceptual
         if self.weights.adversarial:
             from maskgit.discriminator import Discriminator
@@ -98,7 +99,7 @@ class TokenizerStage:
             self.usage.add(indices)
         windows = step < self.preset.tokenizer_training.steps / 2
         if step == 0 or (windows and (step + 1) % self.weights.revive_every == 0):
-            book = self.modules["tokenizer"].quantizer.codebook
+            book = self.tokenizer.quantizer.codebook
             generator = step_generator(self.options.seed, step, stream=1)
             self.dead = self.usage.revive(book.data, rows, generator)
 
@@ -123,13 +124,13 @@ class TokenizerStage:
 
     def validate(self, step: int, average: Average) -> dict[str, float]:
         """PSNR (dB, over all pixels) and code use of the averaged weights on the test images."""
-        tokenizer = self.modules["tokenizer"]
+        tokenizer = self.tokenizer
         errors, used = [], set()
         with average.swapped(tokenizer):
             for i in range(0, len(self.test), 250):
                 images = to_tensor(self.test[i : i + 250]).to(self.accelerator.device)
                 indices = tokenizer.encode(images)
-                back = tokenizer.decode(indices)
+                back = tokenizer.decode(indices).clamp(0.0, 1.0)
                 errors.append(float((back - images).square().mean((1, 2, 3)).sum()))
                 used.update(indices.unique().tolist())
                 if i == 0 and self.accelerator.is_main_process:

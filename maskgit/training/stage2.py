@@ -36,7 +36,7 @@ class MaskedLoss(nn.Module):
         config = self.transformer.config
         masked = tokens.masked_fill(mask, config.mask_id)
         sequence = torch.cat([config.num_codes + labels[:, None], masked], 1)
-        hidden = self.transformer.hidden(sequence)[:, 1:][mask]
+        hidden = self.transformer.hidden(sequence, mask)
         logits = self.transformer.logits(hidden).float()
         each = F.cross_entropy(
             logits, tokens[mask], label_smoothing=self.label_smoothing, reduction="none"
@@ -83,19 +83,19 @@ class TransformerStage:
             mlp=shape.mlp,
             dropout=shape.dropout,
         )
-        transformer = Transformer(config).to(device)
-        self.modules: dict[str, nn.Module] = {"transformer": transformer}
+        self.transformer = Transformer(config).to(device)
+        self.modules: dict[str, nn.Module] = {"transformer": self.transformer}
         budget = preset.transformer_training
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "transformer": torch.optim.AdamW(
-                transformer.parameters(),
+                self.transformer.parameters(),
                 lr=budget.learning_rate,
                 betas=budget.betas,
                 weight_decay=budget.weight_decay,
                 fused=True,
             )
         }
-        self.loss = accelerator.prepare_model(MaskedLoss(transformer, preset.label_smoothing))
+        self.loss = accelerator.prepare_model(MaskedLoss(self.transformer, preset.label_smoothing))
         self.order = DataOrder(len(self.tokens), budget.batch_size, options.seed)
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ class TransformerStage:
         optimiser = self.optimisers["transformer"]
         optimiser.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
-        parameters = self.modules["transformer"].parameters()
+        parameters = self.transformer.parameters()
         nn.utils.clip_grad_norm_(parameters, self.preset.transformer_training.clip_norm)
         optimiser.step()
         return {"loss": loss.detach()}
@@ -127,10 +127,9 @@ class TransformerStage:
     @torch.inference_mode()
     def validate(self, step: int, average: Average) -> dict[str, float]:
         """NLL (nats a masked token, no smoothing) of held-out images under the run's schedule."""
-        transformer = self.modules["transformer"]
         device = self.accelerator.device
-        with average.swapped(transformer):
-            measure = MaskedLoss(transformer, 0.0)
+        with average.swapped(self.transformer):
+            measure = MaskedLoss(self.transformer, 0.0)
             ids = torch.arange(len(self.test_tokens))
             mask = held_out_masks(self.schedule, ids, self.preset.num_tokens).to(device)
             total = 0.0
@@ -148,7 +147,7 @@ class TransformerStage:
         classes = min(10, self.preset.num_classes)
         labels = torch.arange(classes).repeat_interleave(10)
         tokens = generate(
-            self.modules["transformer"],
+            self.transformer,
             labels.to(self.accelerator.device),
             steps=12,
             schedule=self.schedule,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.collections import PolyCollection
 from PIL import Image
 from scipy.optimize import minimize
 
@@ -114,6 +115,18 @@ def test_one_bad_schedule_makes_the_axis_logarithmic(worst: float, logarithmic: 
         assert (ax.get_yscale() == "log") is logarithmic
         drawn = {text.get_text() for text in ax.texts}
     assert drawn == {"cosine", "logarithmic"}
+
+
+@pytest.mark.parametrize(("steps", "bands"), [(range(4, 61), 1), ([4, 8, 16], 0)])
+def test_dense_curves_have_bands_and_sparse_ones_bars(steps, bands: int):
+    curve = {T: Point(4 + T / 60, 0.1, 3) for T in steps}
+    with house_style():
+        ax = new_canvas(6, 4).add_axes((0.1, 0.1, 0.7, 0.8))
+        curves_against_steps(ax, {"cosine": curve}, ["cosine"])
+        filled = [c for c in ax.collections if isinstance(c, PolyCollection)]
+        assert (len(filled), len(ax.containers)) == (bands, 1 - bands)
+        marked = ax.lines[0].get_markevery()
+    assert len(marked) == (9 if bands else 3)
 
 
 def pixels(figure) -> np.ndarray:

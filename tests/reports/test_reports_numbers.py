@@ -330,3 +330,22 @@ def test_metrics_that_were_not_asked_for_are_no_gap(tmp_path: Path):
     assert "Metrics that finished cells do not have" not in text
     assert "No cell has these metrics." in text
     assert "--metrics fid`" in text
+
+
+def test_two_values_of_T_cannot_show_a_sweet_spot(tmp_path: Path):
+    write_run(tmp_path, steps=[4, 12], samples=False)
+    second = make_page(load_run(tmp_path)).finding[1]
+    assert second == "Only T = 4 and 12 ran, between which a sweet spot cannot be seen."
+
+
+def test_cards_are_split_into_what_is_alike_and_what_differs(tmp_path: Path):
+    """A decay called cosine is alike in all cards, although one schedule has this name too."""
+    run = write_run(tmp_path / "run", ["cosine", "linear"], steps=[4, 8], samples=False)
+    grid = json.loads((run / "grid.json").read_text())
+    for card in grid["models"].values():
+        card["budget"]["decay"] = "cosine"
+    (run / "grid.json").write_text(json.dumps(grid))
+    text = build(run, tmp_path / "report").read_text()
+    assert re.search(r"\| budget decay +\| cosine ", text)
+    assert re.search(r"\| name +\| transformer-SCHEDULE ", text)
+    assert re.search(r"\| Schedule +\| +nll \| +sha256 \|", text)
