@@ -139,7 +139,7 @@ def embedded() -> Preset:
         ),
         features="fashion-resnet",
         reference="fashion-mnist-train",
-        num_samples=128,
+        num_samples=100,
         class_names=CLASS_NAMES,
     )
 
