@@ -169,8 +169,9 @@ def test_too_few_samples_for_a_metric_are_said_and_not_an_error(run, tmp_path):
     code, _, err = run("--T", "2", "--schedules", "cosine", "--num-samples", "1")
     assert code == 0, err
     result = json.loads(next(tmp_path.glob("run/cells/*/result.json")).read_text())
-    assert set(result["metrics"]) == {"nll"}
-    assert set(result["missing"]) == {"fid", "is", "precision", "recall", "kid"}
+    assert set(result["metrics"]) == {"is", "nll"}  # one sample scores 1, whatever it is
+    assert result["metrics"]["is"]["value"] == pytest.approx(1.0)
+    assert set(result["missing"]) == {"fid", "precision", "recall", "kid"}
     assert all(reason and "\n" not in reason for reason in result["missing"].values())
 
 

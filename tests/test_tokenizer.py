@@ -61,13 +61,13 @@ def test_quantiser_losses_equal_their_definitions():
     distances = quantizer.distances(x)
     chosen = quantizer.codebook[distances.argmin(1)]
     losses = quantizer.losses(x, distances, chosen)
-    gap = (x - chosen).square().mean()
-    assert float(losses["commitment"]) == pytest.approx(float(gap), rel=1e-5)
-    assert float(losses["codebook"]) == pytest.approx(float(gap), rel=1e-5)
+    gap = (x - chosen).square().mean().item()
+    assert losses["commitment"].item() == pytest.approx(gap, rel=1e-5)
+    assert losses["codebook"].item() == pytest.approx(gap, rel=1e-5)
     p = (-distances / 0.01).softmax(-1)
     entropy = torch.distributions.Categorical(p).entropy().mean()
     of_mean = torch.distributions.Categorical(p.mean(0)).entropy()
-    assert float(losses["entropy"]) == pytest.approx(float(entropy - of_mean), abs=2e-3)
+    assert losses["entropy"].item() == pytest.approx((entropy - of_mean).item(), abs=2e-3)
     (to_codes,) = torch.autograd.grad(
         losses["commitment"], quantizer.codebook, retain_graph=True, allow_unused=True
     )

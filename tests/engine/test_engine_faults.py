@@ -88,8 +88,8 @@ def wait_for(condition, timeout=30):
 
 def test_ten_kills_lose_nothing_and_compute_nothing_twice(tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    cells = 40
-    options = ("--cells", cells, "--workers", 2, "--seconds", 0.1)
+    cells = 80
+    options = ("--cells", cells, "--workers", 2, "--seconds", 0.08)
     code, _, err = finish(start(whole, *options))
     assert code == 0, err
     chance = random.Random(1)
@@ -195,7 +195,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_is_quiet(tmp_path):
 
 
 def test_two_runners_on_one_store_share_the_work(tmp_path):
-    options = ("--cells", 24, "--workers", 2, "--seconds", 0.1)
+    options = ("--cells", 24, "--workers", 2, "--seconds", 0.25)
     both = [start(tmp_path, *options), start(tmp_path, *options)]
     ends = [finish(process) for process in both]
     assert [code for code, _, _ in ends] == [0, 0], ends
