@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.tables import and_list, mean_sd, number
-from reports.verdicts import Best, Evidence, best_of, rank_correlation, sweet_spot, tolerance
+from reports.verdicts import (
+    Best,
+    Evidence,
+    best_of,
+    one_seed_words,
+    rank_correlation,
+    sweet_spot,
+    tolerance,
+)
 
 
 def sentences(evidence: Evidence, declared: Mapping[str, Any]) -> list[str]:
@@ -30,7 +38,7 @@ def _value(best: Best) -> str:
 
 def _winner(bests: Mapping[str, Best], ranked: Sequence[str], rule: Mapping[str, Any]) -> str:
     first, own = bests[ranked[0]], rule["schedule"]
-    one_seed = "" if first.n > 1 else " (n=1, so the noise is unknown)"
+    one_seed = "" if first.n > 1 else f" ({one_seed_words(first.error)})"
     if len(ranked) == 1:
         return f"Only {ranked[0]} has results: its lowest FID is {_value(first)}{one_seed}."
     if ranked[0] == own:
@@ -56,12 +64,12 @@ def _winner(bests: Mapping[str, Best], ranked: Sequence[str], rule: Mapping[str,
     # As printed, so that a reader's own subtraction agrees.
     gap = round(other.mean, 2) - round(first.mean, 2)
     needed = tolerance(first.mean, (first.error, other.error), rule)
-    if first.n == 1:
+    if math.isnan(first.error):
         return f"{text}: a difference of {number(gap, 2)}{one_seed}."
     against = "more than" if other.mean - first.mean > needed else "which is within"
     return (
         f"{text}: a difference of {number(gap, 2)}, {against} the {number(needed, 2)} that "
-        "the noise between seeds allows."
+        f"the noise allows{one_seed}."
     )
 
 
@@ -77,9 +85,11 @@ def _iterations(evidence: Evidence, ranked: Sequence[str], declared: Mapping[str
         listed = and_list([str(T) for T in sorted(values)])
         return f"Only T = {listed} ran, between which a sweet spot cannot be seen."
     found = [spot.schedule for spot in known if spot.found]
-    one_seed = any(spot.best.n == 1 for spot in known)
-    share = f"{100 * shapes['one_seed_relative']:g}% (n=1, so the noise is unknown)"
-    margin = f"more than {share if one_seed else 'the noise'}"
+    unknown = any(math.isnan(spot.best.error) for spot in known)
+    margin = "more than the noise"
+    if any(spot.best.n == 1 for spot in known):
+        share = f"{100 * shapes['one_seed_relative']:g}%" if unknown else "the noise"
+        margin = f"more than {share} ({one_seed_words(math.nan if unknown else 0.0)})"
     low, high = min(spot.first for spot in known), max(spot.last for spot in known)
     if not found:
         text = (

@@ -31,10 +31,13 @@ class Point:
 
 Curve = Mapping[int, Point]  # T -> point
 
+MIN_TRIPLES = 12  # neighbouring values of T that a noise estimate from one seed needs
+CHI_SQUARE_MEDIAN = 0.454936  # of one degree of freedom
+
 
 @dataclass(frozen=True)
 class Best:
-    """The T of lowest mean FID. `error` is the standard error of the mean, NaN where n = 1."""
+    """The T of lowest mean FID. `error` is the standard error of the mean, NaN if not known."""
 
     T: int
     mean: float
@@ -94,15 +97,43 @@ def eligible(curve: Curve) -> dict[int, Point]:
 
 
 def pooled_sd(curve: Curve) -> float:
-    """sd between seeds, pooled over T by degrees of freedom; NaN where every point has one seed.
+    """sd between seeds, pooled over T by degrees of freedom; see `neighbour_sd` for a single seed.
 
     Three seeds give a poor sd each; fifty values of T together give a good one.
     """
+    if all(point.n == 1 for point in curve.values()):
+        return neighbour_sd(curve)
     repeated = [point for point in curve.values() if point.n > 1 and math.isfinite(point.sd)]
     freedom = sum(point.n - 1 for point in repeated)
     if not freedom:
         return math.nan
     return math.sqrt(sum((point.n - 1) * point.sd**2 for point in repeated) / freedom)
+
+
+def neighbour_sd(curve: Curve) -> float:
+    """sd of one seed, from how far each FID lies off its two neighbours in T; NaN if there are few.
+
+    Second differences of independent errors have six times their variance, and a slope cancels in
+    them. Their median, not their mean: at small T a curve bends. Without this the lowest of fifty
+    noisy values would pass for a sweet spot.
+    """
+    steps = sorted(curve)
+    triples = [
+        (curve[a].mean, curve[b].mean, curve[c].mean)
+        for a, b, c in zip(steps, steps[1:], steps[2:], strict=False)
+        if b - a == c - b
+    ]
+    if len(triples) < MIN_TRIPLES:
+        return math.nan
+    squares = [(low - 2 * middle + high) ** 2 for low, middle, high in triples]
+    return math.sqrt(statistics.median(squares) / (6 * CHI_SQUARE_MEDIAN))
+
+
+def one_seed_words(error: float) -> str:
+    """What a report says of the noise where there is one seed."""
+    if math.isnan(error):
+        return "n=1, so the noise is unknown"
+    return "n=1: the noise is judged from neighbouring T only"
 
 
 def best_of(curve: Curve) -> Best | None:
@@ -119,7 +150,7 @@ def tolerance(reference: float, errors: Iterable[float], rule: Mapping[str, Any]
     """How far a difference of FIDs must go to count, given the standard errors of its terms.
 
     The larger of `noise_multiple` standard errors and the share `relative` of the reference; with a
-    single seed, where no error is known, the share `one_seed_relative`.
+    single seed on a coarse grid, where no error is known, the share `one_seed_relative`.
     """
     error = math.sqrt(sum(value**2 for value in errors))
     if math.isnan(error):
@@ -216,10 +247,14 @@ def _limits(evidence: Evidence, rule: Mapping[str, Any]) -> list[str]:
     if ratio > rule["max_T_ratio"]:
         limits.append(f"coarse grid of T ({fewest} values)")
     if any(point.n == 1 for curve in curves for point in curve.values()):
-        limits.append("n=1, so the noise is unknown")
+        limits.append(one_seed_words(max(map(pooled_sd, curves), key=_nan_last)))
     if evidence.unfinished:
         limits.append(f"{evidence.unfinished} cells are not there")
     return limits
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
 
 
 def _groups(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:

@@ -6,6 +6,7 @@ import math
 import random
 from statistics import fmean, stdev
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -21,6 +22,7 @@ from reports.verdicts import (
     best_of,
     eligible,
     judge,
+    neighbour_sd,
     pooled_sd,
     rank_correlation,
     sweet_spot,
@@ -205,7 +207,11 @@ class TestLimits:
         found = curves({"square": 6.5}, n=1)
         result = verdict(claim, found)
         assert result.verdict == TREND
-        assert result.why == ("n=1, so the noise is unknown",)
+        assert result.why == ("n=1: the noise is judged from neighbouring T only",)
+
+    def test_one_seed_on_a_coarse_grid_says_that_the_noise_is_unknown(self, claim):
+        result = verdict(claim, curves({"square": 6.5}, n=1, steps=[4, 8, 9, 10, 16, 32, 60]))
+        assert "n=1, so the noise is unknown" in result.why
 
     def test_unfinished_cells_are_at_most_a_trend(self, claim):
         result = verdict(claim, curves(), unfinished=2)
@@ -257,3 +263,25 @@ def test_rank_correlation_equals_scipys():
         oracle = stats.spearmanr(first, second).statistic
         assert rank_correlation(first, second) == pytest.approx(oracle, nan_ok=True)
     assert math.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+
+
+def noisy(rng, sd, best_T=None):
+    """One seed of 57 values of T: flat, or a deep parabola around best_T, with normal noise."""
+    shape = curve(best_T or 16, 2.0, n=1, curvature=0.5 if best_T else 0.0)
+    return {T: Point(p.mean + sd * rng.standard_normal(), math.nan, 1) for T, p in shape.items()}
+
+
+def test_noise_of_one_seed_is_recovered_from_neighbours():
+    rng = np.random.default_rng(0)
+    for best_T in (None, 16):
+        found = [neighbour_sd(noisy(rng, 0.2, best_T)) for _ in range(200)]
+        assert 0.17 < fmean(found) < 0.23
+    assert math.isnan(neighbour_sd({T: Point(1.0, math.nan, 1) for T in (4, 8, 12, 60)}))
+
+
+def test_the_lowest_of_many_noisy_values_is_no_sweet_spot():
+    rng = np.random.default_rng(1)
+    flat = [sweet_spot("cosine", noisy(rng, 0.2), RULE) for _ in range(300)]
+    assert sum(spot.found for spot in flat) <= 30
+    deep = [sweet_spot("cosine", noisy(rng, 0.05, 16), RULE) for _ in range(100)]
+    assert all(spot.found for spot in deep)
