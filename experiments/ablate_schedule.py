@@ -29,23 +29,29 @@ class Options(SweepOptions):
     T: str = "4..60"
     """Numbers of iterations: 4..60, 4..60:4 (every fourth), 8,10,12, or a mixture."""
     schedules: str = "all"
-    """Mask schedules: of the preset's, separated by commas."""
+    """Mask schedules, separated by commas: of the preset's; with --weights any, pow1.5 say."""
 
 
 def run(options: Options) -> int:
     """Build the grid and run it."""
     from experiments.engine.sweep import run_sweep
     from maskgit.presets import get_preset
+    from maskgit.schedules import validate
 
     options.check()
     options.metric_list()
     preset = get_preset(options.preset)
+    known = list(preset.schedules)
+    if options.weights is not None and options.schedules != "all":
+        known += [name for name in options.schedules.split(",") if name not in known]
+        for name in known:
+            validate(name)
     # The schedules are checked against the official loop up to 4N iterations, N tokens.
     steps = parse_integers(options.T, "--T", 1, 4 * preset.num_tokens)
     cells = sampler_cells(
         NAME,
         preset.name,
-        schedules=parse_names(options.schedules, "--schedules", preset.schedules),
+        schedules=parse_names(options.schedules, "--schedules", known),
         steps=steps,
         seeds=options.seed_list(),
         num_samples=options.num_samples or preset.num_samples,

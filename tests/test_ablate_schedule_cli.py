@@ -165,6 +165,18 @@ def test_a_new_metric_samples_nothing_again(run, tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+def test_own_weights_may_be_of_any_schedule(run, tmp_path, weights):
+    own = shutil.copytree(weights, tmp_path / "own")
+    shutil.copytree(own / "transformer-cosine", own / "transformer-pow1.5")
+    flags = ("--T", "2", "--num-samples", "20", "--weights", own, "--schedules")
+    assert run(*flags, "pow1.5")[0] == 0
+    grid = json.loads((tmp_path / "run" / "grid.json").read_text())
+    assert [entry["cell"]["schedule"] for entry in grid["cells"]] == ["pow1.5"]
+    code, _, err = run(*flags, "pow1.5,powder")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "powder" in err
+
+
 def test_too_few_samples_for_a_metric_are_said_and_not_an_error(run, tmp_path):
     code, _, err = run("--T", "2", "--schedules", "cosine", "--num-samples", "1")
     assert code == 0, err

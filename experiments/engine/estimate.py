@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from experiments.engine import held_out
 from experiments.engine.cells import Task
 from experiments.engine.compute import SamplerComputer
 from experiments.engine.stages import Stages
@@ -21,7 +22,7 @@ def forwards(tasks: Sequence[Task], stages: Stages) -> int:
     return sum(
         task.cell["num_samples"] * task.cell["steps"]
         for task in tasks
-        if not stages.tokens_path(task.spec.tokens).exists()
+        if not stages.has("tokens", task.spec.tokens)
     )
 
 
@@ -50,7 +51,9 @@ def seconds_of(tasks: Sequence[Task], computer: SamplerComputer, workers: int) -
 
     A cheap cell is run once to load and warm everything, then the median cell is run on few images
     for a second. The time of the samples is taken as proportional to images x iterations, the rest
-    as proportional to images. Loading and the likelihoods come on top: they are not counted.
+    as proportional to images; a likelihood is one forward per held-out image, and encoding those
+    images is taken to cost what decoding and measuring samples does. The start of the processes and
+    loading come on top.
     """
     computer.start(0, max(1, workers))
     by_cost = sorted(tasks, key=lambda task: task.cell["steps"])
@@ -67,4 +70,11 @@ def seconds_of(tasks: Sequence[Task], computer: SamplerComputer, workers: int) -
     total = sum(
         task.cell["num_samples"] * (task.cell["steps"] * per_forward + per_image) for task in tasks
     )
+    stages = Stages(computer.run)
+    if "nll" in computer.request.metrics:
+        kept = {
+            task.spec.likelihood: stages.has("likelihood", task.spec.likelihood) for task in tasks
+        }
+        missing = sum(not there for there in kept.values())
+        total += held_out.IMAGES * (missing * per_forward + (missing > 0) * per_image)
     return total / max(1, min(workers, len(tasks)))

@@ -29,13 +29,15 @@ class Stages:
         self.root = Path(run) / "stages"
         self._leases = leases or Leases()
 
-    def tokens_path(self, key: str) -> Path:
-        """stages/tokens/KEY.npy"""
-        return self.root / "tokens" / f"{key}.npy"
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is a file of that kind and key (it may prove damaged when it is read)."""
+        return any(
+            (self.root / kind / f"{key}{end}").is_file() for end in (".npy", ".npz", ".json")
+        )
 
     def tokens(self, key: str, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Tokens uint16 (count, N): from the file, else made and kept."""
-        path = self.tokens_path(key)
+        path = self.root / "tokens" / f"{key}.npy"
         try:
             kept = np.load(path, allow_pickle=False)
             if kept.dtype == np.uint16 and kept.ndim == 2 and len(kept) == count:

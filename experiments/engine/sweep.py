@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from experiments.engine.cells import Cell, Task
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import grid_json, write_grid
+from experiments.engine.lease import Leases
 from experiments.engine.options import MAX_WORKERS, SweepOptions
 from experiments.engine.progress import Progress, clock
 from experiments.engine.runner import Runner, Summary, split_done
@@ -130,7 +132,13 @@ def _plan(tasks: Sequence[Task], store: Store, computer: Any, workers: int) -> N
 def _report(run: Path, report: Path) -> Path:
     from reports.build import build
 
-    return build(run, report)
+    if not (run / "grid.json").is_file():
+        return build(run, report)  # which says in one line that there is no run
+    leases = Leases()
+    while (lease := leases.acquire(run / "report.lease")) is None:
+        time.sleep(0.2)  # two runners that end together would build one folder
+    with lease:
+        return build(run, report)
 
 
 def _verdict(summary: Summary, store: Store) -> int:
