@@ -53,9 +53,9 @@ def parse_integers(text: str, flag: str, minimum: int = 0, maximum: int | None =
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'cosine'?)` if a known name is near, else nothing."""
+    """` (did you mean cosine?)` if a known name is near, else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def parse_names(text: str, flag: str, known: Sequence[str]) -> list[str]:

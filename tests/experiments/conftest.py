@@ -1,0 +1,62 @@
+"""The script run in this process with networks of the embedded interfaces, a few numbers wide."""
+
+import sys
+
+import pytest
+
+from experiments import ablate_schedule
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A folder of small networks for two schedules, as --weights takes it."""
+    import torch
+
+    from maskgit.checkpoints import save_model
+    from maskgit.tokenizer import Tokenizer, TokenizerConfig
+    from maskgit.transformer import Transformer, TransformerConfig
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    sizes = TokenizerConfig(
+        channels=1, filters=4, multipliers=(1, 1, 1), blocks=1, num_codes=512, code_dim=4,
+        norm_groups=2,
+    )  # fmt: skip
+    save_model(folder / "tokenizer", Tokenizer(sizes))
+    for schedule in ("cosine", "linear"):
+        sizes = TransformerConfig(
+            num_codes=512, num_classes=10, num_tokens=64, width=16, layers=1, heads=2, mlp=16,
+            dropout=0.0,
+        )  # fmt: skip
+        save_model(folder / f"transformer-{schedule}", Transformer(sizes), card={"name": schedule})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Twenty held-out images instead of two thousand; one thread."""
+    import torch
+
+    monkeypatch.setattr("experiments.engine.held_out.IMAGES", 20)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, weights, tmp_path):
+    """run(*flags) -> (exit code, stdout, stderr); weights, --out and --workers 0 are added."""
+
+    def call(*flags, out=tmp_path / "run", bare=False):
+        words = [str(flag) for flag in flags]
+        if not bare:
+            for flag, value in (("--weights", weights), ("--out", out), ("--workers", 0)):
+                if flag not in words:
+                    words += [flag, str(value)]
+        monkeypatch.setattr(sys, "argv", ["ablate_schedule.py", *words])
+        with pytest.raises(SystemExit) as ended:
+            ablate_schedule.main()
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return call
