@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml requirements.lock
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/python experiments/ablate_schedule.py --T 4,8,12,16,24,32,60
+	$(BIN)/python experiments/ablate_schedule.py --T 4,6,8,12,16,32,60 --seeds 0,1,2
 	@echo 'This was a part of the grid. All of it: $(BIN)/python experiments/ablate_schedule.py --T 4..60' >&2
 
 test: setup
