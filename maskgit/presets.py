@@ -100,7 +100,7 @@ def embedded() -> Preset:
 
     Differences from the official recipe, for a budget of minutes on two cores: no perceptual and
     no adversarial loss, higher learning rates with a cosine decay, Adam's first beta 0.9 and a
-    tenth of the entropy loss in stage 1 (both reached a lower error within the budget), no dropout
+    tenth of the entropy loss in stage 1 (lower error in trials of some hundred steps), no dropout
     (each model sees the data a few times only), dead codes are revived.
     """
     return Preset(

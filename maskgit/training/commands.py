@@ -17,7 +17,7 @@ from maskgit.training.loop import RunOptions, Trainer
 
 
 def _accelerator(precision: str) -> Accelerator:
-    # The quantiser's softmax of -distance / 0.01 is full of denormals, which a CPU does one by one.
+    # The quantiser's softmax of -distance / 0.01 underflows; a CPU can be slow on denormals.
     torch.set_flush_denormal(True)
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "fp32"
