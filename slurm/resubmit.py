@@ -1,0 +1,74 @@
+"""The cells of a run that have no result, and that no job in the queue will make, once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slurm.errors import UsageError
+from slurm.profile import Profile
+from slurm.shards import Work
+from slurm.submission import Submission, keys_left, submissions
+from slurm.submit import submit
+from slurm.watch import IN_QUEUE, ask_slurm, collect
+
+
+def missing_cells(run: Path, failed_too: bool) -> tuple[Submission | None, list[Work]]:
+    """(the newest submission, the cells to submit again).
+
+    A cell that failed is left out unless asked for: it would most likely fail again.
+
+    Raises:
+        UsageError: SLURM does not answer, so nobody knows what is in the queue.
+    """
+    known = submissions(run)
+    waiting: set[str] = set()
+    costs: dict[str, float] = {}
+    for submission in known:
+        queue = ask_slurm(submission)
+        if queue.problem:
+            raise UsageError(f"resubmit: {queue.problem}")
+        costs.update(submission.costs)
+        for status in collect(submission, queue):
+            if status.state in (*IN_QUEUE, "completing"):
+                waiting.update(submission.shards[status.number])
+    left = [
+        key
+        for key in keys_left(list(costs), run)
+        if key not in waiting
+        and (failed_too or not (run / "cells" / key / "failure.json").is_file())
+    ]
+    return (known[-1] if known else None), [Work(key, costs[key]) for key in left]
+
+
+def resubmit(run: Path, failed_too: bool = False) -> Submission | None:
+    """Submit the missing cells with the newest submission's request and profile; None if none are.
+
+    Raises:
+        UsageError: nothing was submitted before, or the code, weights or data changed since, so
+            that these cells are no longer what the request asks for.
+    """
+    newest, work = missing_cells(run, failed_too)
+    if newest is None:
+        raise UsageError(f"{run}: nothing was submitted to SLURM from this folder")
+    if not work:
+        return None
+    tasks, _, _ = newest.payload.call("entry")
+    known = {task.key: task for task in tasks}
+    changed = [item.key for item in work if item.key not in known]
+    if changed:
+        raise UsageError(
+            f"resubmit: {len(changed)} of {len(work)} cells have other keys now: the code, weights "
+            "or data changed since the submission; give the sweep's own command again"
+        )
+    profile = dict(newest.profile)
+    profile["setup"] = tuple(profile["setup"])
+    return submit(
+        newest.payload,
+        [Work(item.key, item.cost, known[item.key].group) for item in work],
+        newest.run,
+        Profile(**profile),
+        label=newest.name.removesuffix(f"-{newest.folder.name}"),
+        snapshot=newest.snapshot,
+        chain_report=bool(newest.report_job),
+        root=Path(newest.root),
+    )

@@ -1,0 +1,174 @@
+"""How the jobs of a run stand, and what to do about them.
+
+python -m slurm.status RUN                      a line per shard; --follow, --json
+python -m slurm.status RUN logs 3               the end of shard 3's log
+python -m slurm.status RUN cancel               take the shards out of the queue
+python -m slurm.status RUN resubmit [--failed]  the cells without a result that no job will make
+
+RUN is the --out folder of the sweep. A cell is done when its result.json is there, whatever SLURM
+says. Exit codes: 0; 1 with --follow when cells are missing at the end; 2 a wrong request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from slurm.errors import UsageError
+from slurm.submission import Submission, load_submission, submissions
+from slurm.watch import IN_QUEUE, ShardStatus, collect
+
+TAIL = 40  # lines of a log
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line; one line and exit code 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m slurm.status",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "action", nargs="?", default="show", choices=["show", "logs", "cancel", "resubmit"]
+    )
+    parser.add_argument("shard", nargs="?", type=int, help="for logs: the shard's number")
+    parser.add_argument("--submission", metavar="NAME", help="default: the newest")
+    parser.add_argument("--follow", action="store_true", help="until no shard is in the queue")
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--failed", action="store_true", help="resubmit: cells that failed too")
+    options = parser.parse_args(arguments)
+    try:
+        submission = find(options.run, options.submission)
+        if options.action == "logs":
+            return _logs(submission, options.shard)
+        if options.action == "cancel":
+            return _cancel(submission)
+        if options.action == "resubmit":
+            return _resubmit(options.run, options.failed)
+        return _show(submission, options.follow, options.every, options.json)
+    except UsageError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+
+
+def find(run: Path, name: str | None = None) -> Submission:
+    """A submission of a run (or of its own folder): the one named, else the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if (run / "submission.json").is_file():
+        return load_submission(run)
+    found = submissions(run)
+    if name is not None:
+        found = [s for s in found if name in (s.name, s.folder.name)]
+    if not found:
+        what = f"no submission {name}" if name else "nothing was submitted to SLURM"
+        raise UsageError(f"{run}: {what} from this folder; expected the --out folder of a sweep")
+    return found[-1]
+
+
+def clock(seconds: float | None) -> str:
+    """1:02:03, or a dash."""
+    if seconds is None:
+        return "-"
+    whole = max(0, round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def table(submission: Submission, shards: list[ShardStatus]) -> str:
+    """The status as plain text."""
+    head = ["shard", "state", "node", "done", "failed", "left", "img/s", "time left", "tries", ""]
+    rows = [head]
+    for s in shards:
+        rate = "-" if s.images_per_second is None else f"{s.images_per_second:.1f}"
+        row = [str(s.number), s.state, s.node or "-", f"{s.done}/{s.cells}", str(s.failed)]
+        rows.append(
+            [
+                *row,
+                str(s.left),
+                rate,
+                clock(s.seconds_left),
+                str(s.attempt),
+                s.reason or s.last_line,
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
+    lines = [
+        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
+    states = Counter(s.state for s in shards)
+    done, cells = sum(s.done for s in shards), sum(s.cells for s in shards)
+    failed = sum(s.failed for s in shards)
+    summary = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    title = f"{submission.name}, job {submission.job or '-'}: {done}/{cells} cells done"
+    return "\n".join([f"{title}, {failed} failed; shards: {summary}", *lines])
+
+
+def _show(submission: Submission, follow: bool, every: float, as_json: bool) -> int:
+    while True:
+        shards = collect(submission)
+        if as_json:
+            facts = {"name": submission.name, "job": submission.job, "run": str(submission.run)}
+            print(json.dumps({**facts, "shards": [asdict(s) for s in shards]}), flush=True)
+        else:
+            if follow and sys.stdout.isatty():
+                print("\033[H\033[2J", end="")
+            print(table(submission, shards), flush=True)
+        if not follow:
+            return 0
+        if not any(s.state in (*IN_QUEUE, "unknown", "completing") for s in shards):
+            return 0 if all(s.state == "done" for s in shards) else 1
+        time.sleep(every)
+
+
+def _logs(submission: Submission, shard: int | None) -> int:
+    last = len(submission.shards) - 1
+    if shard is None or not 0 <= shard <= last:
+        raise UsageError(f"logs {'' if shard is None else shard}: expected a shard of 0..{last}")
+    log = submission.log(shard)
+    if log is None:
+        raise UsageError(f"logs {shard}: the shard has not started, it has no log yet")
+    print(log, file=sys.stderr)
+    print("\n".join(log.read_text(errors="replace").splitlines()[-TAIL:]))
+    return 0
+
+
+def _cancel(submission: Submission) -> int:
+    if shutil.which("scancel") is None:
+        raise UsageError("cancel: scancel is not on this machine's PATH")
+    # By name: after a controller lost its state the number may be somebody else's job.
+    for name in (submission.name, f"{submission.name}-report"):
+        done = subprocess.run(["scancel", f"--name={name}"], capture_output=True, text=True)
+        if done.returncode:
+            raise UsageError(f"cancel: {' '.join(done.stderr.split())}")
+    print(f"cancelled {submission.name}; cells that are done stay", file=sys.stderr)
+    return 0
+
+
+def _resubmit(run: Path, failed_too: bool) -> int:
+    from slurm.resubmit import resubmit
+    from slurm.submit import watch_words
+
+    submission = resubmit(run, failed_too)
+    if submission is None:
+        print("nothing to resubmit: every cell has its result or a job that will make it")
+        return 0
+    print("\n".join(watch_words(submission)), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""How a submission stands: results on the disk first, then what SLURM says of the jobs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slurm.submission import Submission
+
+LINE = 120  # characters of a last log line
+
+# Final states of sacct in our words.
+ENDED = {
+    "CANCELLED": "cancelled",
+    "TIMEOUT": "out of time",
+    "OUT_OF_MEMORY": "out of memory",
+    "NODE_FAIL": "node failed",
+    "PREEMPTED": "preempted",
+    "FAILED": "failed",
+    "BOOT_FAIL": "node failed",
+    "DEADLINE": "out of time",
+}
+IN_QUEUE = ("pending", "running", "requeued")
+
+
+@dataclass(frozen=True)
+class ShardStatus:
+    """One shard. Rates are of the cells done so far, NaN-free: None where nothing is known."""
+
+    number: int
+    state: str
+    node: str
+    cells: int
+    done: int
+    failed: int
+    left: int
+    images_per_second: float | None
+    seconds_left: float | None
+    attempt: int
+    reason: str
+    last_line: str
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What squeue (and sacct, where there is accounting) say; `problem` if squeue does not answer."""
+
+    jobs: Mapping[str, tuple[str, str, str]]  # "12_3" -> (state, node, reason)
+    ended: Mapping[str, str]
+    problem: str = ""
+
+
+def ask_slurm(submission: Submission) -> Queue:
+    """The jobs in the queue with this submission's number and name."""
+    text, problem = _output("squeue", "-h", "-r", "-n", submission.name, "-o", "%i|%T|%N|%r")
+    jobs = {}
+    for line in text.splitlines():
+        words = line.split("|", 3)
+        if len(words) == 4 and words[0].partition("_")[0] == submission.job:
+            jobs[words[0]] = (words[1], words[2], words[3])
+    return Queue(jobs, _accounting(submission), problem)
+
+
+def _accounting(submission: Submission) -> dict[str, str]:
+    text, problem = _output(
+        "sacct", "-n", "-X", "-P", "-j", submission.job, "-o", "JobID,State,JobName"
+    )
+    ended = {}
+    for line in text.splitlines() if not problem else []:
+        words = line.split("|")
+        if len(words) == 3 and words[2] == submission.name:
+            ended[words[0]] = words[1].split()[0] if words[1] else ""
+    return ended
+
+
+def _output(*command: str) -> tuple[str, str]:
+    if shutil.which(command[0]) is None:
+        return "", f"{command[0]} is not on this machine's PATH"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return "", f"{command[0]} does not answer"
+    if done.returncode:
+        return "", " ".join((done.stderr or done.stdout).split())[:LINE] or f"{command[0]} failed"
+    return done.stdout, ""
+
+
+def collect(submission: Submission, queue: Queue | None = None) -> list[ShardStatus]:
+    """The status of every shard. `queue`: for tests; by default SLURM is asked."""
+    queue = queue if queue is not None else ask_slurm(submission)
+    pace = _Pace(submission)
+    return [_shard(submission, number, queue, pace) for number in range(len(submission.shards))]
+
+
+def _shard(submission: Submission, number: int, queue: Queue, pace: _Pace) -> ShardStatus:
+    keys = submission.shards[number]
+    done = [key for key in keys if (_cell(submission, key) / "result.json").is_file()]
+    missing = [key for key in keys if key not in set(done)]
+    failed = [key for key in missing if (_cell(submission, key) / "failure.json").is_file()]
+    said = submission.state(number)
+    job = f"{submission.job}_{number}" if len(submission.shards) > 1 else submission.job
+    state, node, reason = queue.jobs.get(job, ("", "", ""))
+    if not missing:
+        shown = "done"
+    elif state:
+        shown = {"RUNNING": "running", "PENDING": "pending"}.get(state, state.lower())
+        shown = "requeued" if shown == "pending" and said.get("attempt") else shown
+    elif queue.problem:
+        shown, reason = "unknown", queue.problem
+    elif said.get("state") == "refused":
+        shown, reason = "refused", said.get("reason", "")
+    elif ENDED.get(queue.ended.get(job, "")):
+        shown = ENDED[queue.ended[job]]
+    elif said.get("state") == "ended":
+        shown = "failed"
+    else:
+        shown, reason = "lost", "not in the queue, and it did not say that it ended"
+    if shown in ("failed", "done"):
+        reason = ""
+    return ShardStatus(
+        number=number,
+        state=shown,
+        node=node or said.get("node", ""),
+        cells=len(keys),
+        done=len(done),
+        failed=len(failed),
+        left=len(missing) - len(failed),
+        images_per_second=pace.images_per_second(done),
+        seconds_left=pace.seconds_for(missing) if shown in IN_QUEUE else None,
+        attempt=said.get("attempt", 0),
+        reason="" if reason == "None" else reason,
+        last_line=_last_line(submission.log(number)),
+    )
+
+
+class _Pace:
+    """Seconds of the cells that are done, from their timing.json."""
+
+    def __init__(self, submission: Submission):
+        self.submission = submission
+        self._timing: dict[str, tuple[float, float]] = {}  # key -> seconds, images
+        for key in submission.keys:
+            timing, result = (
+                _read(_cell(submission, key) / name) for name in ("timing.json", "result.json")
+            )
+            if timing.get("seconds") and result:
+                images = float(result.get("cell", {}).get("num_samples", 1))
+                self._timing[key] = float(timing["seconds"]), images
+
+    def images_per_second(self, keys: list[str]) -> float | None:
+        known = [self._timing[key] for key in keys if key in self._timing]
+        return sum(i for _, i in known) / sum(s for s, _ in known) if known else None
+
+    def seconds_for(self, keys: list[str]) -> float | None:
+        """For cells that are not done, by their cost, at the pace of the whole submission."""
+        cost = sum(self.submission.costs.get(key, 0.0) for key in self._timing)
+        if not cost:
+            return None
+        pace = sum(seconds for seconds, _ in self._timing.values()) / cost
+        return pace * sum(self.submission.costs.get(key, 0.0) for key in keys)
+
+
+def _cell(submission: Submission, key: str) -> Path:
+    return submission.run / "cells" / key
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _last_line(log: Path | None) -> str:
+    if log is None:
+        return ""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    lines = [line.rpartition("\r")[2].strip() for line in lines]
+    return next((line[:LINE] for line in reversed(lines) if line), "")
