@@ -91,7 +91,7 @@ def submit(
         name=f"{label}-{folder.name}",
         run=Path(run),
         payload=payload,
-        profile=dataclasses.asdict(profile),
+        profile={**dataclasses.asdict(profile), "setup": list(profile.setup)},
         shards=tuple(shard.keys for shard in shards),
         costs={item.key: item.cost for item in work},
         fingerprint="",

@@ -48,7 +48,7 @@ class ShardStatus:
 
 @dataclass(frozen=True)
 class Queue:
-    """What squeue (and sacct, where there is accounting) say; `problem` if squeue does not answer."""
+    """What squeue says (and sacct, where there is accounting); a `problem` if it says nothing."""
 
     jobs: Mapping[str, tuple[str, str, str]]  # "12_3" -> (state, node, reason)
     ended: Mapping[str, str]

@@ -2,7 +2,10 @@
 
 import json
 import os
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from engine_doubles import Trivial, task
 

@@ -1,0 +1,259 @@
+"""Submission to a real SLURM: arrays, the report after them, what is refused, what is told."""
+
+import dataclasses
+import json
+import time
+from itertools import product
+from pathlib import Path
+
+import pytest
+from slurm_doubles import PATHS, prepare, report, request
+
+from experiments.engine.runner import Runner
+from experiments.engine.signals import Stopper
+from experiments.engine.store import Store
+from slurm import status
+from slurm.errors import UsageError
+from slurm.job import Refused, run_shard
+from slurm.profile import load_profile
+from slurm.resubmit import missing_cells, resubmit
+from slurm.shards import Work
+from slurm.submission import (
+    Payload,
+    Submission,
+    code_fingerprint,
+    keys_left,
+    load_submission,
+    take_snapshot,
+)
+from slurm.submit import plan, plan_words, submit
+from slurm.watch import Queue, collect
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory):
+    """A copy of the sources, which nobody edits while the tests run."""
+    root = tmp_path_factory.mktemp("code")
+    take_snapshot(Path(__file__).parents[2], root)
+    return root
+
+
+@pytest.fixture
+def profile():
+    def make(*overrides):
+        paths = f'environment={{PYTHONPATH="{PATHS}",OMP_NUM_THREADS="1"}}'
+        return load_profile("local", [paths, "mem=256M", *overrides])
+
+    return make
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    return found
+
+
+def ended(submission):
+    waiting = ("pending", "running", "requeued", "completing")
+    return not any(shard.state in waiting for shard in collect(submission))
+
+
+def states(submission):
+    return [s.state for s in collect(submission)]
+
+
+def inline_report(tmp_path, cells):
+    """The bytes of the report of an undisturbed run in this process."""
+    payload, _ = request(tmp_path / "inline", cells, 0.0)
+    (tmp_path / "inline").mkdir()
+    tasks, computer, run = prepare(payload.arguments)
+    with Stopper() as stopper:
+        Runner(computer, Store(run), workers=0).run(tasks, stopper)
+    return report(payload.arguments).read_bytes()
+
+
+@pytest.mark.slurm
+def test_an_array_gives_the_report_of_an_inline_run(on_cluster, code, profile, tmp_path, capsys):
+    run = tmp_path / "run"
+    payload, work = request(run, 21)
+    submission = submit(payload, work, run, profile("max_array=4"), chain_report=True, root=code)
+    assert len(submission.shards) == 4
+    wait_for(lambda: (run / "report.txt").exists())
+    assert (run / "report.txt").read_bytes() == inline_report(tmp_path, 21)
+    assert states(submission) == ["done"] * 4
+    # Every cell was started once, by one of two nodes.
+    starts = [line.split()[0] for line in (run / "starts.log").read_text().splitlines()]
+    assert sorted(starts, key=int) == [str(i) for i in range(21)]
+    assert {submission.state(i)["node"] for i in range(4)} <= {"n1", "n2"}
+    assert (submission.folder / "submission.json").exists()
+    assert list(submission.folder.glob("*.sh"))
+    assert load_submission(submission.folder) == submission
+
+    assert status.main([str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "21/21 cells done, 0 failed; shards: 4 done" in shown
+    assert status.main([str(run), "--json", "--follow"]) == 0
+    assert json.loads(capsys.readouterr().out)["shards"][0]["done"] > 0
+    assert status.main([str(run), "logs", "1"]) == 0
+    assert "cells:" in capsys.readouterr().out
+    assert status.main([str(run), "resubmit"]) == 0
+    assert "nothing to resubmit" in capsys.readouterr().out
+    assert status.main([str(run), "logs", "4"]) == 2
+    assert "expected a shard of 0..3" in capsys.readouterr().err
+
+
+@pytest.mark.slurm
+def test_a_single_shard_is_no_array(on_cluster, code, profile, tmp_path):
+    run = tmp_path / "run"
+    payload, work = request(run, 3)
+    submission = submit(payload, work, run, profile("max_array=1"), root=code)
+    wait_for(lambda: states(submission) == ["done"])
+    assert submission.log(0) is not None
+
+
+@pytest.mark.slurm
+def test_the_papers_grid_is_one_array(on_cluster, code, profile, tmp_path):
+    # 7 schedules x 57 values of T x 3 seeds, below MaxArraySize, with cells that cost nothing.
+    run = tmp_path / "run"
+    payload, work = request(run, 1197, 0.0)
+    assert len(list(product(range(7), range(4, 61), range(3)))) == len(work)
+    config = on_cluster.run("scontrol", "show", "config").stdout
+    limit = int(config.split("MaxArraySize")[1].split()[1])
+    dry = plan(work, profile("array_parallelism=1000"))
+    assert len(dry) <= limit - 1
+    assert sum(len(shard.keys) for shard in dry) == 1197
+    submission = submit(payload, work, run, profile("max_array=8"), root=code)
+    wait_for(lambda: not keys_left(submission.keys, run), 120)
+    assert len(submission.keys) == 1197
+
+
+@pytest.mark.slurm
+def test_a_cell_that_raises_fails_alone(on_cluster, code, profile, tmp_path):
+    run = tmp_path / "run"
+    payload, work = request(run, 8, **{"raise": 5})
+    submission = submit(payload, work, run, profile("max_array=2"), chain_report=True, root=code)
+    wait_for(lambda: ended(submission))
+    assert len(keys_left(submission.keys, run)) == 1
+    assert sorted(states(submission)) == ["done", "failed"]
+    assert sum(s.failed for s in collect(submission)) == 1
+    # Left alone unless asked for.
+    assert missing_cells(run, failed_too=False)[1] == []
+    assert len(missing_cells(run, failed_too=True)[1]) == 1
+    wait_for(lambda: (run / "report.txt").exists())
+    assert "5 None" in (run / "report.txt").read_text()
+
+
+@pytest.mark.slurm
+def test_changed_code_is_refused_and_a_snapshot_is_not_touched(on_cluster, profile, tmp_path):
+    root = tmp_path / "code"
+    take_snapshot(Path(__file__).parents[2], root)
+    first, second = tmp_path / "a", tmp_path / "b"
+    hold = on_cluster.run("scontrol", "update", "PartitionName=local", "State=DOWN")
+    assert hold.returncode == 0
+    try:
+        payload, work = request(first, 4)
+        loose = submit(payload, work, first, profile("max_array=2"), root=root)
+        payload, work = request(second, 4)
+        kept = submit(payload, work, second, profile("max_array=2"), snapshot=True, root=root)
+        with open(root / "maskgit" / "decoding.py", "a") as file:
+            file.write("# changed\n")
+    finally:
+        on_cluster.run("scontrol", "update", "PartitionName=local", "State=UP")
+    wait_for(lambda: states(kept) == ["done"] * 2)
+    wait_for(lambda: states(loose) == ["refused"] * 2)
+    assert "changed since the submission" in collect(loose)[0].reason
+    assert len(keys_left(loose.keys, first)) == 4
+    # As it says: submit again.
+    again = resubmit(first)
+    wait_for(lambda: states(again) == ["done"] * len(again.shards))
+
+
+@pytest.mark.slurm
+def test_other_keys_are_refused(code, on_cluster, profile, tmp_path):
+    payload, work = request(tmp_path, 2)
+    submission = submit(payload, work, tmp_path, profile("max_array=1"), root=code)
+    wait_for(lambda: states(submission) == ["done"])
+    changed = Payload(payload.entry, {**payload.arguments, "cells": 1}, payload.report)
+    with pytest.raises(Refused, match="1 of 2 cells have other keys"):
+        run_shard(dataclasses.replace(submission, payload=changed), 0)
+    assert submission.state(0)["state"] == "refused"
+
+
+@pytest.mark.slurm
+def test_what_sbatch_refuses_is_one_line(on_cluster, code, profile, tmp_path):
+    payload, work = request(tmp_path, 2)
+    with pytest.raises(UsageError, match="sbatch refused the job") as error:
+        submit(payload, work, tmp_path, profile("partition=none"), root=code)
+    assert "\n" not in str(error.value)
+
+
+# ---- without a cluster --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A submission that never reached SLURM, of two shards."""
+    payload, work = request(tmp_path, 4)
+    folder = tmp_path / "slurm" / "x"
+    (folder / "state").mkdir(parents=True)
+    keys = tuple(item.key for item in work)
+    submission = Submission(
+        folder, "t-x", tmp_path, payload, {"gpus": 0}, (keys[:2], keys[2:]), "f", job="7",
+        costs={item.key: item.cost for item in work},
+    )  # fmt: skip
+    submission.write()
+    return submission
+
+
+class TestStatus:
+    def test_a_job_that_vanished_is_lost(self, written):
+        assert [s.state for s in collect(written, Queue({}, {}))] == ["lost", "lost"]
+
+    def test_a_silent_controller_is_not_taken_for_an_end(self, written):
+        found = collect(written, Queue({}, {}, "squeue does not answer"))
+        assert {s.state for s in found} == {"unknown"}
+        assert found[0].reason == "squeue does not answer"
+
+    def test_accounting_says_why_it_ended(self, written):
+        queue = Queue({"7_1": ("RUNNING", "n2", "None")}, {"7_0": "TIMEOUT"})
+        assert [s.state for s in collect(written, queue)] == ["out of time", "running"]
+
+    def test_results_count_whatever_slurm_says(self, written):
+        for key in written.shards[0]:
+            (written.run / "cells" / key).mkdir(parents=True)
+            (written.run / "cells" / key / "result.json").write_text("{}")
+        assert [s.state for s in collect(written, Queue({}, {"7_0": "FAILED"}))] == ["done", "lost"]
+
+
+def test_the_plan_in_words():
+    work = [Work(str(i), 3600.0) for i in range(10)]
+    profile = load_profile("a100", ["seconds_per_forward=0.1", "shard_hours=0.2"])
+    words = "\n".join(plan_words(plan(work, profile), profile))
+    assert "10 cells in 5 shards of 2 to 2 cells" in words
+    assert "about 1.0 hours of work, 0.20 hours in the longest shard" in words
+    assert "about 1.0 GPU-hours" in words
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema": 9}', "[1]"])
+def test_a_broken_submission_is_named(tmp_path, content, capsys):
+    folder = tmp_path / "slurm" / "x"
+    folder.mkdir(parents=True)
+    (folder / "submission.json").write_text(content)
+    with pytest.raises(UsageError, match=r"submission\.json: not readable"):
+        load_submission(folder)
+    assert status.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "nothing was submitted" in said
+    assert said.count("\n") == 1
+
+
+def test_the_fingerprint_sees_every_source_and_no_cache(tmp_path):
+    for name in ("maskgit/a.py", "eval/b.py", "maskgit/zoo/card.json", "tests/c.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    before = code_fingerprint(tmp_path)
+    for name, same in [("tests/c.py", True), ("maskgit/zoo/card.json", True), ("eval/b.py", False)]:
+        (tmp_path / name).write_text("2")
+        assert (code_fingerprint(tmp_path) == before) is same, name
