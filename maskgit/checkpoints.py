@@ -2,13 +2,19 @@
 
 A folder holds config.json (kind and sizes), model.safetensors (float32, or float16 for half the
 size; loaded as float32 either way) and mostly card.json (data, command, budget, losses). A path to
-a file is taken for an official checkpoint, see maskgit.checkpoints_flax.
+a file is taken for an official checkpoint, see maskgit.checkpoints_flax. The command line
+`python -m maskgit.checkpoints fetch|inspect|convert` is in maskgit.checkpoints_cli.
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before torch: --help answers at once
+    from maskgit.checkpoints_cli import main
+
+    main()
+    raise SystemExit
+
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -21,8 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from maskgit.causal import Autoregressive
 from maskgit.checkpoints_flax import Leaves, read_tokenizer, read_transformer
 from maskgit.errors import UsageError
+from maskgit.records import check_file, sha256_of
 from maskgit.tokenizer import Tokenizer, TokenizerConfig
 from maskgit.transformer import Transformer, TransformerConfig
 
@@ -31,8 +39,9 @@ ZOO = Path(__file__).parent / "zoo"
 _KINDS = {
     "transformer": (Transformer, TransformerConfig),
     "tokenizer": (Tokenizer, TokenizerConfig),
+    "autoregressive": (Autoregressive, TransformerConfig),
 }
-Model = TypeVar("Model", Transformer, Tokenizer)
+Model = TypeVar("Model", Transformer, Tokenizer, Autoregressive)
 
 
 def load_transformer(path: str | Path, num_codes: int | None = None) -> Transformer:
@@ -44,7 +53,7 @@ def load_transformer(path: str | Path, num_codes: int | None = None) -> Transfor
     """
     path = Path(path)
     if path.is_file():
-        leaves = Leaves(path)
+        leaves = _official(path)
         if "quantizer/codebook" in leaves.arrays:
             raise UsageError(f"{path}: a tokenizer, expected a transformer")
         config, state = read_transformer(leaves, num_codes)
@@ -61,7 +70,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """A tokenizer in float32 on the CPU, in evaluation mode; otherwise as `load_transformer`."""
     path = Path(path)
     if path.is_file():
-        leaves = Leaves(path)
+        leaves = _official(path)
         if "Embed_0/word_embeddings/embedding" in leaves.arrays:
             raise UsageError(f"{path}: a transformer, expected a tokenizer")
         config, state = read_tokenizer(leaves)
@@ -69,9 +78,46 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     return _load_folder(Tokenizer, path)
 
 
+def load_autoregressive(path: str | Path) -> Autoregressive:
+    """An autoregressive transformer in float32 on the CPU, in evaluation mode, from our folder.
+
+    There is no official file of one. Raises UsageError as `load_transformer`.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise UsageError(
+            f"{path}: a file, expected a folder written by `python -m maskgit.training "
+            f"autoregressive`; there is no official autoregressive checkpoint"
+        )
+    return _load_folder(Autoregressive, path)
+
+
+def load_model(
+    path: str | Path, num_codes: int | None = None
+) -> Transformer | Tokenizer | Autoregressive:
+    """Whatever model a folder or official file holds; otherwise as `load_transformer`."""
+    path = Path(path)
+    if path.is_file():
+        leaves = _official(path)
+        if "quantizer/codebook" in leaves.arrays:
+            return _assemble(Tokenizer, *read_tokenizer(leaves), path)
+        return _assemble(Transformer, *read_transformer(leaves, num_codes), path)
+    kind = _read_json(path / "config.json").get("kind")
+    if kind == "tokenizer":
+        return load_tokenizer(path)
+    if kind == "autoregressive":
+        return load_autoregressive(path)
+    return load_transformer(path, num_codes)
+
+
+def model_kind(model: nn.Module) -> str:
+    """ "transformer", "tokenizer" or "autoregressive": what config.json calls it."""
+    return next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
+
+
 def save_model(
     folder: str | Path,
-    model: Transformer | Tokenizer,
+    model: Transformer | Tokenizer | Autoregressive,
     *,
     half: bool = False,
     card: dict[str, Any] | None = None,
@@ -81,10 +127,9 @@ def save_model(
     half: store float16. card: what to say about the model, as JSON.
     """
     folder = Path(folder).absolute()
-    kind = next(name for name, (cls, _) in _KINDS.items() if isinstance(model, cls))
     config = {
         "format": FORMAT,
-        "kind": kind,
+        "kind": model_kind(model),
         "config": dataclasses.asdict(model.config),
     }
     dtype = torch.float16 if half else torch.float32
@@ -131,14 +176,19 @@ def weights_sha256(path: str | Path) -> str:
     file = path if path.is_file() else path / "model.safetensors"
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return sha256_of(file)
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
     """The model card of a folder; empty for a model without one, as an official file is."""
     file = Path(path) / "card.json"
     return _read_json(file) if file.is_file() else {}
+
+
+def _official(path: Path) -> Leaves:
+    """The arrays of an official file, which must still be the one of its record if it has one."""
+    check_file(path)
+    return Leaves(path)
 
 
 def _load_folder(cls: type[Model], path: Path) -> Model:

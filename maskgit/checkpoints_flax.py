@@ -1,58 +1,75 @@
-"""The official flax checkpoints, read with plain msgpack: neither flax nor TensorFlow is needed.
+"""The official flax checkpoints, read and written with plain msgpack, without flax.
 
 A file is one msgpack map whose key `params` holds a tree of arrays; an array is an extension of
-type 1 around a packed (shape, dtype name, bytes). All sizes come from the shapes, every array is
-used exactly once, and what does not fit is a UsageError that names the array and both shapes.
+type 1 around a packed (shape, dtype name, bytes), a numpy scalar one of type 3, and flax splits an
+array above a gigabyte into a map of chunks. Other keys at the top (optimiser, step) are passed over
+unread. All sizes come from the shapes, every array is used exactly once, and what does not fit is a
+UsageError that names the array and both shapes.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgpack
 import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit.checkpoints_layout import Rule, tokenizer_rules, transformer_rules
 from maskgit.errors import UsageError
-from maskgit.tokenizer import TokenizerConfig
-from maskgit.transformer import TransformerConfig
+from maskgit.tokenizer import Tokenizer, TokenizerConfig
+from maskgit.transformer import Transformer, TransformerConfig
 
 State = dict[str, Tensor]
-_NDARRAY = 1  # flax.serialization's extension type
-_DTYPES = ("float16", "float32", "float64")
+_NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # flax.serialization's extension types
+_CHUNKED = "__msgpack_chunked_array__"
 _NORM_GROUPS = 32  # flax's default, which leaves no trace in the shapes
 
 
 class Leaves:
-    """The arrays below `params`, by names like "encoder/Conv_0/kernel", each to be taken once."""
+    """The arrays below `params`, by names like "encoder/Conv_0/kernel", each to be taken once.
+
+    The file is read as a stream, so that at most `params` and one array more are in memory.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            tree = msgpack.unpackb(path.read_bytes(), ext_hook=_array, strict_map_key=False)
+            with path.open("rb") as file:
+                params = _read_params(file)
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+        except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException) as error:
+            early = isinstance(error, msgpack.OutOfData)
+            reason = "it ends too early" if early else " ".join(str(error).split())
             raise UsageError(
                 f"{path}: not a whole flax checkpoint in msgpack ({reason[:120]})"
             ) from None
-        if not isinstance(tree, dict) or not isinstance(tree.get("params"), dict):
+        if not isinstance(params, dict):
             raise UsageError(f"{path}: not a flax checkpoint: it has no `params` at the top")
         self.arrays: dict[str, np.ndarray] = {}
-        self._collect("", tree["params"])
+        self._collect("", params)
 
     def _collect(self, prefix: str, tree: dict[Any, Any]) -> None:
-        for key, value in tree.items():
+        for key in list(tree):
+            name, value = f"{prefix}{key}", tree.pop(key)
             if isinstance(value, dict):
-                self._collect(f"{prefix}{key}/", value)
-            elif isinstance(value, np.ndarray):
-                self.arrays[f"{prefix}{key}"] = value
+                self._collect(f"{name}/", value)
+            elif not isinstance(value, np.ndarray):
+                raise UsageError(f"{self.path}: {name} is no array ({type(value).__name__})")
+            elif not np.issubdtype(value.dtype, np.floating):
+                raise UsageError(
+                    f"{self.path}: {name} has type {value.dtype.name}, expected floating-point"
+                )
+            elif name in self.arrays:
+                raise UsageError(f"{self.path}: {name} is there twice")
             else:
-                raise UsageError(f"{self.path}: {prefix}{key} is no array ({type(value).__name__})")
+                self.arrays[name] = value
 
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
         """Shape of an array that sizes are read from; it must have that many dimensions."""
@@ -82,9 +99,10 @@ class Leaves:
     def finish(self) -> None:
         """Raise UsageError if arrays are left over."""
         for name, array in self.arrays.items():
-            others = f" and {len(self.arrays) - 1} others" if len(self.arrays) > 1 else ""
+            rest = len(self.arrays) - 1
+            verb = f"and {rest} others have" if rest else "has"
             raise UsageError(
-                f"{self.path}: {name} of shape {array.shape}{others} have no place in the model"
+                f"{self.path}: {name} of shape {array.shape} {verb} no place in the model"
             )
 
 
@@ -123,44 +141,7 @@ def read_transformer(
         heads=heads,
         mlp=mlp,
     )
-    state: State = {}
-
-    def norm(ours: str, theirs: str) -> None:
-        state[f"{ours}.weight"] = leaves.take(f"{theirs}/scale", (width,))
-        state[f"{ours}.bias"] = leaves.take(f"{theirs}/bias", (width,))
-
-    def dense(ours: str, theirs: str, inputs: int, outputs: int) -> None:
-        kernel = leaves.take(f"{theirs}/kernel", (inputs, outputs))
-        state[f"{ours}.weight"] = kernel.t().contiguous()
-        state[f"{ours}.bias"] = leaves.take(f"{theirs}/bias", (outputs,))
-
-    for kind, rows in (("word", vocab), ("position", positions)):
-        table = leaves.take(f"Embed_0/{kind}_embeddings/embedding", (rows, width))
-        state[f"{kind}_embeddings.weight"] = table
-    norm("embeddings_norm", "Embed_0/embeddings_ln")
-    for i in range(config.layers):
-        ours, theirs = f"layers.{i}", f"TransformerLayer_{i}"
-        weights, biases = [], []
-        for part in ("query", "key", "value"):
-            name = f"{theirs}/Attention_0/self_attention/{part}"
-            kernel = leaves.take(f"{name}/kernel", (width, heads, head_width))
-            weights.append(kernel.reshape(width, width).t())
-            biases.append(leaves.take(f"{name}/bias", (heads, head_width)).reshape(width))
-        state[f"{ours}.attention.qkv.weight"] = torch.cat(weights)
-        state[f"{ours}.attention.qkv.bias"] = torch.cat(biases)
-        name = f"{theirs}/Attention_0/self_attention/out"
-        kernel = leaves.take(f"{name}/kernel", (heads, head_width, width))
-        state[f"{ours}.attention.out.weight"] = kernel.reshape(width, width).t().contiguous()
-        state[f"{ours}.attention.out.bias"] = leaves.take(f"{name}/bias", (width,))
-        norm(f"{ours}.attention_norm", f"{theirs}/Attention_0/attention_output_ln")
-        dense(f"{ours}.mlp_in", f"{theirs}/Mlp_0/intermediate_output", width, mlp)
-        dense(f"{ours}.mlp_out", f"{theirs}/Mlp_0/layer_output", mlp, width)
-        norm(f"{ours}.mlp_norm", f"{theirs}/Mlp_0/layer_output_ln")
-    dense("head_dense", "MlmLayer_0/mlm_dense", width, width)
-    norm("head_norm", "MlmLayer_0/mlm_ln")
-    state["head_bias"] = leaves.take("MlmLayer_0/mlm_bias/bias", (vocab,))
-    leaves.finish()
-    return config, state
+    return config, _take_all(leaves, transformer_rules(config))
 
 
 def read_tokenizer(leaves: Leaves) -> tuple[TokenizerConfig, dict[str, Tensor]]:
@@ -183,6 +164,11 @@ def read_tokenizer(leaves: Leaves) -> tuple[TokenizerConfig, dict[str, Tensor]]:
         raise UsageError(
             f"{leaves.path}: encoder widths {widths} are no multiples of the first, {filters}"
         )
+    if any(width % _NORM_GROUPS for width in [filters, *widths]):
+        raise UsageError(
+            f"{leaves.path}: widths {[filters, *widths]}: expected multiples of {_NORM_GROUPS}, "
+            f"the number of groups that flax's GroupNorm has"
+        )
     config = TokenizerConfig(
         channels=channels,
         filters=filters,
@@ -192,61 +178,122 @@ def read_tokenizer(leaves: Leaves) -> tuple[TokenizerConfig, dict[str, Tensor]]:
         code_dim=code_dim,
         norm_groups=_NORM_GROUPS,
     )
-    state: State = {"quantizer.codebook": leaves.take("quantizer/codebook", (num_codes, code_dim))}
+    return config, _take_all(leaves, tokenizer_rules(config))
 
-    def conv(
-        ours: str, theirs: str, inputs: int, outputs: int, size: int = 3, bias: bool = False
-    ) -> None:
-        kernel = leaves.take(f"{theirs}/kernel", (size, size, inputs, outputs))
-        state[f"{ours}.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
-        if bias:
-            state[f"{ours}.bias"] = leaves.take(f"{theirs}/bias", (outputs,))
 
-    def norm(ours: str, theirs: str, width: int) -> None:
-        state[f"{ours}.weight"] = leaves.take(f"{theirs}/scale", (width,))
-        state[f"{ours}.bias"] = leaves.take(f"{theirs}/bias", (width,))
+def write_flax(path: str | Path, model: Transformer | Tokenizer) -> None:
+    """Write a model as an official checkpoint, float32, whole or not at all.
 
-    def block(ours: str, theirs: str, inputs: int, outputs: int) -> None:
-        norm(f"{ours}.norm1", f"{theirs}/GroupNorm_0", inputs)
-        conv(f"{ours}.conv1", f"{theirs}/Conv_0", inputs, outputs)
-        norm(f"{ours}.norm2", f"{theirs}/GroupNorm_1", outputs)
-        conv(f"{ours}.conv2", f"{theirs}/Conv_1", outputs, outputs)
-        if inputs != outputs:
-            conv(f"{ours}.shortcut", f"{theirs}/Conv_2", outputs, outputs, size=1)
+    The official code and `maskgit.checkpoints` read it. The format has no place for the number of
+    codes of a transformer and for dropout.
 
-    def stack(ours: str, theirs: str, first: int, inputs: int, outputs: int) -> int:
-        """The blocks of one level; returns the number of the next block."""
-        for i in range(blocks):
-            block(f"{ours}.{i}", f"{theirs}_{first + i}", outputs if i else inputs, outputs)
-        return first + blocks
+    Raises:
+        UsageError: a tokenizer whose GroupNorm has not the 32 groups that the format implies.
+    """
+    path = Path(path)
+    if isinstance(model, Tokenizer):
+        if model.config.norm_groups != _NORM_GROUPS:
+            raise UsageError(
+                f"{path}: the official format implies {_NORM_GROUPS} groups in each GroupNorm, "
+                f"this tokenizer has {model.config.norm_groups}"
+            )
+        rules = tokenizer_rules(model.config)
+    else:
+        rules = transformer_rules(model.config)
+    tree: dict[str, Any] = {}
+    for rule in rules:
+        for part, name in enumerate(rule.theirs):
+            *groups, leaf = name.split("/")
+            place = tree
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[leaf] = (rule, part)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("wb") as file:
+            _write_tree(file, {"params": tree}, model.state_dict())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
-    conv("encoder.conv_in", "encoder/Conv_0", channels, filters)
-    number, last = 0, filters
-    for level, width in enumerate(widths):
-        number = stack(f"encoder.levels.{level}", "encoder/ResBlock", number, last, width)
-        last = width
-    stack("encoder.middle", "encoder/ResBlock", number, last, last)
-    norm("encoder.norm_out", "encoder/GroupNorm_0", last)
-    conv("encoder.conv_out", "encoder/Conv_1", last, code_dim, size=1, bias=True)
 
-    conv("decoder.conv_in", "decoder/Conv_0", code_dim, last, bias=True)
-    number = stack("decoder.middle", "decoder/ResBlock", 0, last, last)
-    for level, width in enumerate(reversed(widths)):
-        number = stack(f"decoder.levels.{level}", "decoder/ResBlock", number, last, width)
-        last = width
-        if level < levels - 1:
-            name = f"decoder.upsample_convs.{level}"
-            conv(name, f"decoder/Conv_{level + 1}", width, width, bias=True)
-    norm("decoder.norm_out", "decoder/GroupNorm_0", last)
-    conv("decoder.conv_out", f"decoder/Conv_{levels}", last, channels, bias=True)
+def _take_all(leaves: Leaves, rules: Iterable[Rule]) -> State:
+    state = {
+        rule.ours: rule.to_ours([leaves.take(name, rule.shape) for name in rule.theirs])
+        for rule in rules
+    }
     leaves.finish()
-    return config, state
+    return state
 
 
-def _array(code: int, data: bytes) -> np.ndarray:
-    if code != _NDARRAY:
+def _read_params(file: BinaryIO) -> Any:
+    """What stands under `params`; None without such a key. The file must be one map and no more."""
+    unpacker = msgpack.Unpacker(
+        file,
+        read_size=1 << 20,
+        max_buffer_size=0,  # as large as msgpack allows
+        ext_hook=_extension,
+        object_pairs_hook=_tree,
+        strict_map_key=False,
+    )
+    params = None
+    for _ in range(unpacker.read_map_header()):
+        if unpacker.unpack() == "params":
+            if params is not None:
+                raise ValueError("two `params`")
+            params = unpacker.unpack()
+        else:
+            unpacker.skip()
+    size = os.fstat(file.fileno()).st_size
+    if unpacker.tell() != size:
+        raise ValueError(f"{size - unpacker.tell()} bytes follow its end")
+    return params
+
+
+def _tree(pairs: list[tuple[Any, Any]]) -> Any:
+    """A map; one of chunks becomes the array that flax split."""
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        raise ValueError("a map with the same key twice")
+    if _CHUNKED not in tree:
+        return tree
+    shape, chunks = (
+        [tree[part][str(i)] for i in range(len(tree[part]))] for part in ("shape", "chunks")
+    )
+    return np.concatenate(chunks).reshape(shape)
+
+
+def _extension(code: int, data: bytes) -> Any:
+    if code == _COMPLEX:
+        return complex(*msgpack.unpackb(data))
+    if code not in (_NDARRAY, _SCALAR):
         raise ValueError(f"extension type {code}, expected {_NDARRAY}, an array")
     shape, dtype, content = msgpack.unpackb(data)
-    if dtype not in _DTYPES:
-        raise ValueError(f"an array of type {dtype!r}, expected one of {', '.join(_DTYPES)}")
-    return np.frombuffer(content, dtype).reshape(shape)
+    if dtype == "bfloat16":  # numpy has none: the upper half of a float32
+        upper = np.frombuffer(content, "<u2").astype("<u4")
+        return (upper << 16).view("<f4").reshape(shape)
+    if not re.fullmatch(r"(float|u?int|complex)\d+|bool", str(dtype)):
+        raise ValueError(f"an array of type {dtype!r}")
+    return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+
+
+def _write_tree(file: BinaryIO, tree: dict[str, Any], state: State) -> None:
+    """Pack a tree of (rule, part) array by array, its names in order, as the official files."""
+    packer = msgpack.Packer()
+    file.write(packer.pack_map_header(len(tree)))
+    for key, value in sorted(tree.items()):
+        file.write(packer.pack(key))
+        if isinstance(value, dict):
+            _write_tree(file, value, state)
+            continue
+        rule, part = value
+        array = rule.to_theirs(state[rule.ours].detach())[part].to("cpu", torch.float32)
+        content = array.numpy().astype("<f4", copy=False).tobytes()
+        file.write(packer.pack(msgpack.ExtType(_NDARRAY, _packed(rule.shape, content))))
+
+
+def _packed(shape: tuple[int, ...], content: bytes) -> bytes:
+    return msgpack.packb((shape, "float32", content))
