@@ -7,8 +7,6 @@ not comparable with those on Inception's; the name travels with each of them.
 
 from __future__ import annotations
 
-import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eval.errors import UsageError, one_line
-from eval.features import Extractor, check_device
-from eval.weights import SOURCES, package_folder, weights_path
+from eval.features import Extractor, load_state, rgb_tensor
+from eval.weights import SOURCES, package_folder
 
 SIZE = 224
 
@@ -30,36 +28,26 @@ class EfficientNetLite0Extractor(Extractor):
     dim = 1280
     num_logits = 1000
     chunk = 16
+    input_range = "RGB (grey repeated), (x - 127) / 128 of 0..255"
+    resize = f"bicubic with antialiasing to {SIZE}x{SIZE}, clamped to 0..255, not rounded"
+    image_size = (SIZE, SIZE, 3)
+    layer = "global average pool before the classifier"
 
-    def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
-        self.device = check_device(device)
+    def check_packages(self) -> None:
         package_folder(self.name, "efficientnet_lite_pytorch", SOURCES[self.name].extra)
+
+    def load(self, path: Path) -> None:
         from efficientnet_lite_pytorch import EfficientNet
 
-        path = weights_path(self.name, weights_dir)
-        raw = path.read_bytes()
-        self.weights_sha256 = hashlib.sha256(raw).hexdigest()
         model = EfficientNet.from_name(self.name)
         try:
-            state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-            model.load_state_dict(state)
-        except Exception as error:  # torch.load raises whatever the broken bytes lead it to
+            model.load_state_dict(load_state(path, self.name))
+        except RuntimeError as error:
             raise UsageError(f"{path}: not weights of {self.name} ({one_line(error)})") from error
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)
-        self.protocol = {
-            "features": self.name,
-            "input": "RGB (grey repeated), (x - 127) / 128 of 0..255",
-            "resize": f"bicubic with antialiasing to {SIZE}x{SIZE}, clamped to 0..255, not rounded",
-            "image_size": [SIZE, SIZE, 3],
-            "layer": "global average pool before the classifier",
-            "dim": self.dim,
-            "num_logits": self.num_logits,
-            "weights_sha256": self.weights_sha256,
-        }
 
     def prepare(self, images: np.ndarray) -> Tensor:
-        inputs = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        inputs = inputs.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1)
+        inputs = rgb_tensor(images, self.device).float()
         if inputs.shape[2:] != (SIZE, SIZE):
             inputs = F.interpolate(inputs, (SIZE, SIZE), mode="bicubic", antialias=True)
         return (inputs.clamp(0, 255) - 127) / 128

@@ -8,7 +8,6 @@ experiments.train_classifier`, about 19 MFLOP an image.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from eval.errors import UsageError, one_line
-from eval.features import Extractor, check_device
-from eval.weights import weights_path
+from eval.features import Extractor
 
 SIZE = 32
 FEATURES = 64
@@ -77,15 +75,16 @@ class FashionResNetExtractor(Extractor):
     dim = FEATURES
     num_logits = CLASSES
     chunk = 128
+    gpu_chunk = 128
+    input_range = "grey uint8 / 255, then (x - 0.22) / 0.33"
+    resize = "none"
+    image_size = (SIZE, SIZE, 1)
+    layer = "mean over the last block's 4 x 4 positions"
 
-    def __init__(self, weights_dir: str | Path | None = None, device: str = "cpu") -> None:
-        self.device = check_device(device)
-        path = weights_path(self.name, weights_dir)
-        raw = path.read_bytes()
-        self.weights_sha256 = hashlib.sha256(raw).hexdigest()
+    def load(self, path: Path) -> None:
         model = FashionResNet()
         try:
-            state = {key: value.float() for key, value in load(raw).items()}
+            state = {key: value.float() for key, value in load(path.read_bytes()).items()}
             missing, unexpected = model.load_state_dict(state, strict=False)
         except (SafetensorError, RuntimeError) as error:
             raise UsageError(f"{path}: not readable weights ({one_line(error)})") from error
@@ -93,16 +92,6 @@ class FashionResNetExtractor(Extractor):
         if wrong:
             raise UsageError(f"{path}: not weights of {self.name} ({wrong[0]} does not fit)")
         self.model = model.eval().to(memory_format=torch.channels_last).to(self.device)
-        self.protocol = {
-            "features": self.name,
-            "input": "grey uint8 / 255, then (x - 0.22) / 0.33",
-            "resize": "none",
-            "image_size": [SIZE, SIZE, 1],
-            "layer": "mean over the last block's 4 x 4 positions",
-            "dim": self.dim,
-            "num_logits": self.num_logits,
-            "weights_sha256": self.weights_sha256,
-        }
 
     def prepare(self, images: np.ndarray) -> Tensor:
         if images.shape[1:] != (SIZE, SIZE, 1):

@@ -64,7 +64,8 @@ def test_an_image_has_the_same_features_alone_as_in_company(resnet):
 def test_protocol_states_what_a_number_depends_on(name):
     extractor = get_extractor(name)
     protocol = json.loads(json.dumps(extractor.protocol))
-    assert {"features", "input", "resize", "layer", "dim", "weights_sha256"} <= protocol.keys()
+    stated = {"features", "input", "resize", "layer", "dim", "precision", "weights"}
+    assert {*stated, "weights_sha256"} <= protocol.keys()
     assert protocol["features"] == extractor.name == name
     assert protocol["dim"] == extractor.dim
     assert protocol["weights_sha256"] == weights_sha256(name)
@@ -109,6 +110,36 @@ def test_images_that_do_not_fit_are_refused(resnet, images, says):
         resnet.extract(images)
 
 
+def test_images_of_different_sizes_share_a_chunk():
+    """A folder may hold all sizes; what resizes takes them in any order."""
+    extractor = get_extractor("efficientnet-lite0")
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 256, (1, *s), np.uint8) for s in ((40, 30, 3), (64, 64, 1))]
+    mixed = extractor.extract_batches(batches)
+    for i, batch in enumerate(batches):
+        np.testing.assert_array_equal(extractor.extract(batch).features[0], mixed.features[i])
+
+
+def test_streaming_gives_the_same_in_parts_and_reads_no_further_than_needed(resnet):
+    images = test_images()[0][:300]
+    read = []
+
+    def batches():
+        for start in range(0, 300, 50):
+            read.append(start)
+            yield images[start : start + 50]
+
+    stream = resnet.stream(batches())
+    parts = [next(stream)]
+    assert len(parts[0].features) == resnet.chunk == 128
+    assert read == [0, 50, 100]
+    parts += stream
+    whole = resnet.extract(images)
+    np.testing.assert_array_equal(np.concatenate([p.features for p in parts]), whole.features)
+    np.testing.assert_array_equal(np.concatenate([p.logits for p in parts]), whole.logits)
+    assert not torch.is_inference_mode_enabled()
+
+
 def test_no_batches_and_a_batch_size_of_zero_are_refused(resnet):
     with pytest.raises(UsageError, match="no images"):
         resnet.extract_batches([])
@@ -119,7 +150,7 @@ def test_no_batches_and_a_batch_size_of_zero_are_refused(resnet):
 def test_a_wrong_name_lists_the_right_ones():
     with pytest.raises(UsageError, match="'inception': expected one of fashion-resnet, efficient"):
         get_extractor("inception")
-    assert extractor_names() == ["fashion-resnet", "efficientnet-lite0"]
+    assert extractor_names()[:3] == ["fashion-resnet", "efficientnet-lite0", "inception-v3-compat"]
     with pytest.raises(UsageError, match="'inception': expected one of fashion-resnet"):
         weights_path("inception")
 
@@ -192,4 +223,8 @@ def test_eval_imports_nothing_else_of_ours():
             assert roots <= {*sys.stdlib_module_names, "eval", *THIRD_PARTY}, f"{file}: {roots}"
 
 
-THIRD_PARTY = {"numpy", "torch", "PIL", "safetensors", "tyro", "rich", "efficientnet_lite_pytorch"}
+THIRD_PARTY = {
+    *("numpy", "scipy", "sklearn", "pandas", "torch", "torchvision", "PIL", "safetensors"),
+    *("tyro", "rich", "efficientnet_lite_pytorch", "torch_fidelity", "lpips", "cleanfid"),
+    *("tensorflow", "tensorflow_gan", "matplotlib", "accelerate"),
+}
