@@ -1,7 +1,8 @@
-"""A page: what every report consists of, before it becomes Markdown (or, later, HTML).
+"""A page: what every report consists of, before it becomes Markdown and HTML.
 
-An experiment's builder returns a Page; writing it puts `report.md`, `summary.json` and the files
-of its tables and figures into one folder. An index of several pages reads the summaries only.
+An experiment's builder returns a Page; writing it puts `report.md`, `report.html`, `summary.json`
+and the files of its tables and figures into one folder. An index of several pages reads the
+summaries only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reports import html
 from reports.figures import Figure
+from reports.rows import Row
 from reports.tables import Table
 from reports.verdicts import Verdict
 
@@ -46,6 +49,7 @@ class Page:
     verdicts: Sequence[Verdict]
     sections: Sequence[Section]
     facts: dict[str, Any] = field(default_factory=dict)
+    rows: Sequence[Row] = ()  # numbers of the paper beside ours, for the index
 
     def write(self, folder: Path) -> Path:
         """Writes the page into an existing empty folder; returns the path of its report.md."""
@@ -56,7 +60,10 @@ class Page:
         summary = json.dumps(self.summary(), indent=1, sort_keys=True, ensure_ascii=False)
         (folder / "summary.json").write_text(summary + "\n", encoding="utf-8", newline="\n")
         path = folder / "report.md"
-        path.write_text(self.to_markdown(), encoding="utf-8", newline="\n")
+        markdown = self.to_markdown()
+        path.write_text(markdown, encoding="utf-8", newline="\n")
+        page = html.page(self.title, html.body(markdown, folder))
+        (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
         return path
 
     def to_markdown(self) -> str:
@@ -103,4 +110,5 @@ class Page:
             "status": self.status,
             "verdicts": rows,
             "facts": self.facts,
+            "rows": [row.summary() for row in self.rows],
         }
