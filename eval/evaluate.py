@@ -1,140 +1,317 @@
-"""From two sets of images to numbers with their protocol: what `python -m eval` prints."""
+"""From sets of images to numbers with their protocol: what `python -m eval` prints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from eval.errors import UsageError
-from eval.features import Features, get_extractor
+from eval.errors import Unavailable, UsageError
+from eval.features import EXTRACTORS, Extractor, Features, get_extractor
 from eval.images import ImageSource
-from eval.statistics import REFERENCES, Statistics, load_reference
+from eval.measures import Entry, Measures, combine, features_of
+from eval.reference import (
+    REFERENCES,
+    Reference,
+    built_references,
+    load_reference,
+    reference_extractors,
+)
 
-METRICS = ("fid", "is", "kid", "precision-recall")
+METRICS = (
+    "fid",
+    "fid-infinity",
+    "is",
+    "kid",
+    "precision-recall",
+    "density-coverage",
+    "fd-dinov2",
+)
+KEEP = 50_000  # real features that a folder given as the reference keeps
+COLOUR_DEFAULTS = ("inception-v3-compat", "efficientnet-lite0")  # the first whose weights are here
 Progress = Callable[[str, int, int], None]
 
 
 def parse_metrics(text: str) -> list[str]:
-    """A list of metric names from `fid,is`.
+    """A list of metric names from `fid,is`; `all` is all of METRICS.
 
     Raises:
         UsageError: an unknown name, or none.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return list(METRICS)
     wrong = [name for name in names if name not in METRICS]
     if wrong or not names:
         what = wrong[0] if wrong else "nothing"
-        raise UsageError(f"--metrics {text!r}: {what} is not one of {', '.join(METRICS)}")
+        raise UsageError(f"--metrics {text!r}: {what} is not one of {', '.join(METRICS)}, or all")
     return list(dict.fromkeys(names))
 
 
 def evaluate(
-    images: str | Path,
+    images: str | Path | Sequence[str | Path],
     reference: str | Path | None,
     metrics: Sequence[str],
-    features: str,
+    features: str | None = None,
     *,
     num_images: int | None = None,
     batch_size: int = 256,
     splits: int = 10,
     k: int = 3,
+    error_bars: int | None = None,
+    skip_broken: bool = False,
+    pad: int | None = None,
     weights_dir: str | Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
-) -> dict:
-    """Measure a set of images.
+) -> dict[str, Any]:
+    """Measure a set of images, or several of one model (its seeds).
+
+    A metric that cannot be computed here (weights that are not on this machine, a reference
+    without features, too few images) is missing, with the reason; the others go on.
 
     Args:
-        images: folder, npz or npy of the generated images.
-        reference: the same for the real ones, or a name of `eval.statistics.REFERENCES`; only
-            `is` needs none.
+        images: folder, zip, npz, npy or IDX file of generated images, or several: then every
+            number is the mean over them, and its error the deviation.
+        reference: the same for the real ones (prepared once, kept by content in the cache folder),
+            or the name of a reference; only `is` needs none.
         metrics: names of METRICS.
-        features: extractor's name.
+        features: extractor's name; None chooses (see `choose_features`).
         num_images: how many of `images` to use, drawn with a fixed seed; None for all.
         batch_size: images read at a time; changes no number.
         splits: of the Inception Score.
         k: neighbour of precision and recall.
+        error_bars: standard errors from so many disjoint subsets of the images.
+        skip_broken: leave out files that are no usable images; the protocol says how many.
+        pad: put every image, real ones too, in the middle of a black square of this size.
         progress: called as (what, images done, images in all).
 
     Returns:
-        {"metrics": {name: {"id", "value", "sd"?}}, "protocol": {...}}, ready for JSON.
+        {"metrics": {name: {"id", "value", "error"?, "error_is"?, ...}}, "missing": {name: why},
+        "protocol": {...}}, ready for JSON.
 
     Raises:
-        UsageError: whatever is wrong with the input, in one line.
+        UsageError: whatever is wrong with the input, in one line; also if no metric is left.
     """
-    wants_reference = any(name != "is" for name in metrics)
-    if wants_reference and reference is None:
-        raise UsageError(
-            f"--reference is missing: give the real images, or one of {', '.join(REFERENCES)}"
-        )
-    extractor = get_extractor(features, weights_dir, device)
+    sets = [images] if isinstance(images, str | Path) else list(images)
+    if not sets:
+        raise UsageError("no images to measure: give a folder, zip, npz or npy")
+    if error_bars is not None and len(sets) > 1:
+        raise UsageError("--error-bars: several sets of images already give error bars")
+    if error_bars is not None and error_bars < 2:
+        raise UsageError(f"--error-bars {error_bars}: at least 2 subsets are needed")
+    if splits < 1:
+        raise UsageError(f"--splits {splits}: at least 1 is needed")
+    check_reference(reference, metrics)
+    reading = _Reading(num_images, batch_size, skip_broken, pad, progress)
+    protocol: dict[str, Any] = {} if pad is None else {"pad": pad}
+    if features is None:
+        first = reading.open(sets[0], num_images, any_size=True).first()
+        features, why = choose_features(first, reference, weights_dir)
+        protocol["features_chosen"] = why
+    elif features not in EXTRACTORS:
+        raise UsageError(f"features {features!r}: expected one of {', '.join(EXTRACTORS)}")
 
-    def measure(where: str | Path, limit: int | None) -> Features:
-        source = ImageSource(where, limit)
-        done = 0
-
-        def batches():
-            nonlocal done
-            for batch in source.batches(batch_size):
-                yield batch
-                done += len(batch)
-                if progress is not None:
-                    progress(str(where), done, len(source))
-
-        return extractor.extract_batches(batches())
-
-    protocol: dict[str, object] = {**extractor.protocol}
-    if wants_reference and str(reference) in REFERENCES:  # first, in case it fails
-        shipped = load_reference(str(reference), features, weights_dir)
-        mean, cov, real = shipped.mean, shipped.cov, shipped.features
-        protocol |= {"reference": shipped.name, "reference_n": shipped.n}
-        protocol |= {"reference_sha256": shipped.sha256}
-    elif wants_reference:
-        if not Path(str(reference)).exists():
-            raise UsageError(
-                f"--reference {reference}: no such folder or file, "
-                f"nor one of {', '.join(REFERENCES)}"
+    groups: dict[str, list[str]] = {}
+    for metric in metrics:
+        groups.setdefault(features_of(metric, features), []).append(metric)
+    results: dict[str, Entry] = {}
+    missing: dict[str, str] = {}
+    protocols: list[dict[str, Any]] = []
+    for name, group in groups.items():
+        try:
+            extractor = get_extractor(name, weights_dir, device)
+        except Unavailable as error:
+            missing |= dict.fromkeys(group, str(error))
+            continue
+        real = None
+        needing = [metric for metric in group if metric != "is"]
+        if needing:  # the reference first, in case it fails
+            try:
+                real = _real_side(reference, extractor, weights_dir, reading)
+            except Unavailable as error:
+                missing |= dict.fromkeys(needing, str(error))
+                group = [metric for metric in group if metric == "is"]
+        if group:
+            measures = Measures(name, real, splits=splits, k=k)
+            found, described = _measure_sets(
+                sets, measures, group, extractor, reading, error_bars, missing
             )
-        real = measure(str(reference), None).features
-        statistics = Statistics.of(real)
-        mean, cov = statistics.mean, statistics.cov
-        protocol |= {"reference": Path(str(reference)).name, "reference_n": len(real)}
-    fake, logits = measure(images, num_images)
-    protocol |= {"n": len(fake)}
+            results |= found
+            protocols.append(described)
+    if not results:
+        raise Unavailable("; ".join(dict.fromkeys(missing.values())))
+    protocol |= protocols[0]
+    if len(protocols) > 1:
+        protocol["also"] = protocols[1:]
+    protocol["versions"] = {"numpy": np.__version__, "torch": _torch_version()}
+    return {"metrics": results, "missing": missing, "protocol": protocol}
 
-    results: dict[str, dict] = {}
-    if "fid" in metrics:
-        from eval import fid
 
-        statistics = Statistics.of(fake)
-        value = fid.frechet_distance(mean, cov, statistics.mean, statistics.cov)
-        results["fid"] = {"id": fid.metric_id(features), "value": value}
-    if "is" in metrics:
-        from eval import inception_score
+@dataclass(frozen=True)
+class _Reading:
+    """How images are read: the same for all sets and the reference, but for num_images."""
 
-        value, sd = inception_score.inception_score(logits, splits)
-        results["is"] = {"id": inception_score.metric_id(features), "value": value, "sd": sd}
-        protocol |= {"is_splits": splits}
-    if "kid" in metrics:
-        from eval import kid
+    num_images: int | None
+    batch_size: int
+    skip_broken: bool
+    pad: int | None
+    progress: Progress | None
 
-        size = min(kid.SUBSET_SIZE, len(real), len(fake))
-        value, sd = kid.kernel_distance(real, fake, subset_size=size)
-        results["kid"] = {"id": kid.metric_id(features), "value": value, "sd": sd}
-        protocol |= {"kid_subset_size": size, "kid_reference_n": len(real)}
-    if "precision-recall" in metrics:
-        from eval import precision_recall
+    def open(self, where: str | Path, num_images: int | None, *, any_size: bool) -> ImageSource:
+        return ImageSource(
+            where, num_images, any_size=any_size, skip_broken=self.skip_broken, pad=self.pad
+        )
 
-        pair = precision_recall.precision_recall(real, fake, k)
-        for (name, metric), value in zip(
-            precision_recall.metric_ids(features).items(), pair, strict=True
-        ):
-            results[name] = {"id": metric, "value": value}
-        protocol |= {"precision_recall_k": k, "precision_recall_reference_n": len(real)}
-    versions = {"numpy": np.__version__, "torch": _torch_version()}
-    return {"metrics": results, "protocol": {**protocol, "versions": versions}}
+    def batches(self, source: ImageSource) -> Iterator[np.ndarray]:
+        done = 0
+        for batch in source.batches(self.batch_size):
+            yield batch
+            done += len(batch)
+            if self.progress is not None:
+                self.progress(str(source.where), done, len(source))
+
+
+def check_reference(reference: str | Path | None, metrics: Sequence[str]) -> None:
+    """Raise a UsageError if the metrics need a reference and this is none."""
+    if not any(metric != "is" for metric in metrics):
+        return
+    known = list(dict.fromkeys([*REFERENCES, *built_references()]))
+    if reference is None:
+        raise UsageError(
+            f"--reference is missing: give the real images, or one of {', '.join(known)}"
+        )
+    if str(reference) not in known and not Path(str(reference)).exists():
+        raise UsageError(
+            f"--reference {reference}: no such folder or file, nor one of {', '.join(known)}"
+        )
+
+
+def choose_features(
+    image: np.ndarray, reference: str | Path | None, weights_dir: str | Path | None = None
+) -> tuple[str, str]:
+    """The extractor for images when none is named, and why.
+
+    A named reference's own; for grey 32 x 32 images fashion-resnet; else inception-v3-compat if
+    its weights are here, and efficientnet-lite0 if not.
+
+    Args:
+        image: one of the images, uint8 (H, W, C).
+    """
+    from eval.weights import weights_path
+
+    held = reference_extractors(str(reference)) if reference is not None else []
+    if held and not Path(str(reference)).exists():
+        return held[0], f"the reference {reference} holds them"
+    if image.shape == (32, 32, 1):
+        return "fashion-resnet", "the images are grey, 32x32"
+    for name in COLOUR_DEFAULTS[:-1]:
+        try:
+            weights_path(name, weights_dir)
+            return name, "the default"
+        except UsageError:
+            continue
+    return COLOUR_DEFAULTS[-1], f"no weights of {' or '.join(COLOUR_DEFAULTS[:-1])} here"
+
+
+def _resizes(extractor: Extractor) -> bool:
+    return extractor.protocol.get("resize") != "none"
+
+
+def _real_side(
+    reference: str | Path | None,
+    extractor: Extractor,
+    weights_dir: str | Path | None,
+    reading: _Reading,
+) -> Reference:
+    from eval.reference_build import build_reference, check_protocol
+
+    if str(reference) in REFERENCES or str(reference) in built_references():
+        loaded = load_reference(str(reference), extractor.name, weights_dir)
+        check_protocol(loaded, extractor)
+        return loaded
+    source = reading.open(str(reference), None, any_size=_resizes(extractor))
+    return build_reference(
+        None,
+        source,
+        extractor,
+        keep_features=KEEP,
+        batch_size=reading.batch_size,
+        progress=reading.progress,
+    )
+
+
+def _measure_sets(
+    sets: Sequence[str | Path],
+    measures: Measures,
+    metrics: Sequence[str],
+    extractor: Extractor,
+    reading: _Reading,
+    error_bars: int | None,
+    missing: dict[str, str],
+) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """Numbers of all sets on one extractor, and their protocol; says in `missing` what is."""
+    found, numbers = [], []
+    described: dict[str, Any] = dict(extractor.protocol)
+    if measures.has_reference:
+        described |= _reference_protocol(measures.reference)
+    for where in sets:
+        source = reading.open(where, reading.num_images, any_size=_resizes(extractor))
+        samples = extractor.extract_batches(reading.batches(source))
+        numbers.append(len(samples.features))
+        found.append(_measure(measures, metrics, samples, error_bars, missing))
+        for key, value in source.describe().items():
+            described.setdefault(key, []).extend(value)
+        if source.skipped:
+            described["skipped"] = described.get("skipped", 0) + len(source.skipped)
+    described["n"] = numbers[0] if len(sets) == 1 else numbers
+    described |= measures.protocol(metrics)
+    if "kid" in found[0]:
+        described["kid_subset_size"] = found[0]["kid"]["subset_size"]
+    return combine(found), described
+
+
+def _reference_protocol(real: Reference) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "reference": real.name,
+        "reference_n": real.n or "unknown",
+        "reference_sha256": real.sha256,
+    }
+    if real.protocol:
+        result["reference_content_sha256"] = real.protocol["content_sha256"]
+        if real.protocol.get("skipped_images"):
+            result["reference_skipped"] = real.protocol["skipped_images"]
+        if real.protocol.get("notes"):
+            result["notes"] = list(real.protocol["notes"])
+    if not real.weights_sha256:
+        result["reference_is"] = real.description
+    return result
+
+
+def _measure(
+    measures: Measures,
+    metrics: Sequence[str],
+    samples: Features,
+    error_bars: int | None,
+    missing: dict[str, str],
+) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for metric in metrics:
+        try:
+            entries = measures.measure(metric, samples)
+        except UsageError as error:
+            missing[metric] = str(error)
+            continue
+        found |= entries
+        if error_bars is not None:
+            try:
+                measures.add_subset_errors(metric, samples, entries, error_bars)
+            except UsageError as error:
+                missing[f"error bars of {metric}"] = str(error)
+    return found
 
 
 def _torch_version() -> str:

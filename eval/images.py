@@ -1,161 +1,218 @@
-"""Images from anywhere: a folder (nested or not), an npz in ADM's layout, an npy; out come uint8
-batches.
+"""Images from anywhere: a folder (nested or not), a zip, an npz in ADM's layout, an npy, an IDX
+file, an array; out come uint8 batches.
 
-A folder is read as it goes, so 50,000 images never lie in memory; its order is that of the sorted
-relative paths.
+A set is read as it goes, so 50,000 images never lie in memory; the order of a folder is that of
+the sorted relative paths. `digests` identify the content: the bytes of every image, in order.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.errors import UsageError, one_line
+from eval.errors import UsageError
+from eval.image_files import SUFFIXES, read_image
+from eval.image_sets import Array, ImageSet, open_set
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-ARRAY_KEYS = ("arr_0", "images")  # ADM's sample files; the samples of our own runs
+__all__ = ["SUFFIXES", "ImageSource", "read_image"]
 SUBSET_SEED = 0
 
 
 class ImageSource:
-    """A set of images of one size. `len()` is their number, `batches` reads them.
+    """A set of images. `len()` is their number, `batches` reads them.
 
     Args:
-        where: folder, .npz or .npy.
+        where: folder, .zip, .npz, .npy, IDX file, or an array uint8 (n, H, W, C) or (n, H, W).
         num_images: use this many, drawn at random (seed 0) and kept in order, because the first
             ones of a folder sorted by class would be of one class; None uses all.
+        labels: classes of an array's images.
+        skip_broken: leave out files that are no usable images, instead of stopping at the first.
+        pad: put every image in the middle of a black square of this many pixels.
+        any_size: allow images of different sizes (a batch never mixes them).
+
+    Attributes:
+        name: what the set is called in results; never a whole path.
+        available: number of images there, of which num_images may be a part.
+        labels: int64 (n,) where the set has classes: the first folders, or arr_1 / labels.
+        class_names: of a folder's or zip's classes.
+        notes: what was left out before reading, and why.
+        skipped: index -> why; filled while reading, with skip_broken.
+        sizes: (width, height) seen so far.
 
     Raises:
         UsageError: nothing there, another kind of file, no images, or fewer than num_images.
     """
 
-    def __init__(self, where: str | Path, num_images: int | None = None) -> None:
-        self.where = Path(where)
-        self._size: tuple[int, int] | None = None
-        self._items: np.ndarray | list[Path]
-        if self.where.is_dir():
-            self._items = sorted(
-                (p for p in self.where.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()),
-                key=lambda p: p.relative_to(self.where).as_posix(),
-            )
-            if not self._items:
-                raise UsageError(f"{where}: no images there (looked for {', '.join(SUFFIXES)})")
-        elif self.where.is_file() and self.where.suffix in (".npz", ".npy"):
-            self._items = _read_array(self.where)
+    def __init__(
+        self,
+        where: str | Path | np.ndarray,
+        num_images: int | None = None,
+        *,
+        labels: np.ndarray | None = None,
+        skip_broken: bool = False,
+        pad: int | None = None,
+        any_size: bool = False,
+    ) -> None:
+        self._set: ImageSet
+        if isinstance(where, np.ndarray):
+            self.where, self._set = None, Array(where, "images", labels)
+            self.name = "array"
         else:
-            found = "another kind of file" if self.where.exists() else "does not exist"
-            raise UsageError(f"{where}: {found}, expected a folder of images, an .npz or an .npy")
-        count = len(self._items)
+            self.where, self._set = Path(where), open_set(Path(where))
+            self.name = self.where.resolve().name
+        if pad is not None and not 1 <= pad <= 8192:
+            raise UsageError(f"--pad {pad}: expected 1 to 8192 pixels")
+        count = len(self._set)
         if num_images is not None and not 1 <= num_images <= count:
             raise UsageError(f"--num-images {num_images}: expected 1 to {count}, as {where} has")
+        self.available = count
         self._chosen = np.arange(count)
         if num_images is not None:
             rng = np.random.default_rng(SUBSET_SEED)
             self._chosen = np.sort(rng.permutation(count)[:num_images])
+        self.labels = None if self._set.labels is None else self._set.labels[self._chosen]
+        self.class_names = self._set.class_names
+        self.decoder = self._set.decoder
+        self.notes = self._set.notes
+        self.skip_broken, self.pad, self.any_size = skip_broken, pad, any_size
+        self.skipped: dict[int, str] = {}
+        self.sizes: set[tuple[int, int]] = set()
 
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """Batches uint8 (b, H, W, C), b <= batch_size, C of 1 (all grey) or 3.
+    def item_name(self, index: int) -> str:
+        """How messages call image `index`."""
+        return self._set.name(int(self._chosen[index]))
+
+    def digests(self, progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """sha256 of every image's bytes, uint8 (n, 32); of a file that cannot be read, with
+        skip_broken, zeros.
 
         Raises:
-            UsageError: a file that is broken, transparent, or not of the first one's size.
+            UsageError: a file that cannot be read.
+        """
+        result = np.zeros((len(self), 32), np.uint8)
+        for index in range(len(self)):
+            try:
+                raw = self._set.raw(int(self._chosen[index]))
+            except UsageError:
+                if not self.skip_broken:
+                    raise
+                continue
+            result[index] = _digest(raw)
+            if progress is not None and (index % 256 == 255 or index == len(self) - 1):
+                progress(index + 1)
+        return result
+
+    def first(self) -> np.ndarray:
+        """The first image that can be read, uint8 (H, W, C).
+
+        Raises:
+            UsageError: it is no usable image, or there is none.
+        """
+        return next(self.batches(1))[0]
+
+    def batches(
+        self,
+        batch_size: int,
+        start: int = 0,
+        stop: int | None = None,
+        digests: np.ndarray | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Batches uint8 (b, H, W, C), b <= batch_size, C of 1 (all grey) or 3, of the images
+        `start` to `stop`.
+
+        Args:
+            digests: what `digests()` gave; bytes that are others now are an error.
+
+        Raises:
+            UsageError: a file that is broken, transparent, animated, not of the first one's size
+                (unless any_size), or changed since `digests`.
         """
         if batch_size < 1:
             raise UsageError(f"--batch-size {batch_size}: at least 1 is needed")
-        for start in range(0, len(self), batch_size):
-            chosen = self._chosen[start : start + batch_size]
-            if isinstance(self._items, np.ndarray):
-                yield np.ascontiguousarray(self._items[chosen])
-            else:
-                yield self._stack([self._items[i] for i in chosen])
+        stop = len(self) if stop is None else stop
+        waiting: list[np.ndarray] = []
+        for index in range(start, stop):
+            image = self._read(index, digests)
+            if image is None:
+                continue
+            if waiting and (len(waiting) == batch_size or image.shape[:2] != waiting[0].shape[:2]):
+                yield _stack(waiting)
+                waiting = []
+            waiting.append(image)
+        if waiting:
+            yield _stack(waiting)
+        if stop == len(self) and len(self.skipped) == len(self):
+            raise UsageError(
+                f"{self.where}: none of its {len(self)} images can be used ({self.skipped[0]})"
+            )
 
-    def _stack(self, paths: list[Path]) -> np.ndarray:
-        images = []
-        for path in paths:
-            image = read_image(path)
-            size = image.shape[1], image.shape[0]
-            self._size = self._size or size
-            if size != self._size:
-                raise UsageError(
-                    f"{path}: {size[0]}x{size[1]} pixels, the images before it have "
-                    f"{self._size[0]}x{self._size[1]}: all must have one size"
-                )
-            images.append(image)
-        if len({image.shape[2] for image in images}) > 1:  # grey files among colour ones
-            images = [np.repeat(x, 3, axis=2) if x.shape[2] == 1 else x for x in images]
-        return np.stack(images)
+    def _read(self, index: int, digests: np.ndarray | None) -> np.ndarray | None:
+        position = int(self._chosen[index])
+        try:
+            raw = self._set.raw(position)
+            changed = digests is not None and (_digest(raw) != digests[index]).any()
+            image = None if changed else self._set.pixels(position, raw)
+        except UsageError as error:
+            if not self.skip_broken:
+                raise
+            self.skipped[index] = str(error)
+            return None
+        if image is None:
+            raise UsageError(f"{self.item_name(index)}: changed while the images were being read")
+        if self.pad is not None:
+            image = _pad(image, self.pad, self.item_name(index))
+        size = image.shape[1], image.shape[0]
+        if self.sizes and size not in self.sizes and not self.any_size:
+            width, height = next(iter(self.sizes))
+            raise UsageError(
+                f"{self.item_name(index)}: {size[0]}x{size[1]} pixels, the images before it have "
+                f"{width}x{height}: all must have one size, as these features do not resize"
+            )
+        self.sizes.add(size)
+        return image
 
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read one image file as uint8 (H, W, 1) if it is grey, else (H, W, 3).
-
-    16-bit grey is scaled to 8 bits; palettes and CMYK become RGB; an alpha channel may be there
-    if it hides nothing.
-
-    Raises:
-        UsageError: not a readable image, transparent, or floating point.
-    """
-    import PIL.Image
-
-    try:
-        with PIL.Image.open(path) as image:
-            image.load()
-            return _to_uint8(image, path)
-    except UsageError:
-        raise
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UsageError(f"{path}: not a readable image ({one_line(error)})") from error
-
-
-def _to_uint8(image: Image, path: str | Path) -> np.ndarray:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise UsageError(f"{path}: grey values beyond 16 bits, expected 8 or 16 bits")
-        return np.round(values / 257).astype(np.uint8)[..., None]
-    if image.mode == "F":
-        raise UsageError(f"{path}: a floating-point image, expected 8 or 16 bits")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        if np.asarray(rgba)[..., 3].min() < 255:
-            raise UsageError(f"{path}: has transparent pixels, put it on a background first")
-        grey = image.mode in ("L", "LA", "La", "1")
-        return np.asarray(rgba.convert("RGB"))[..., : 1 if grey else 3]
-    if image.mode in ("L", "1"):
-        return np.asarray(image.convert("L"))[..., None]
-    return np.asarray(image.convert("RGB"))
+    def describe(self) -> dict[str, list[str]]:
+        """What happened while reading, for a protocol: notes, and the files left out."""
+        notes = list(self.notes)
+        if self.skipped:
+            some = "; ".join(list(self.skipped.values())[:3])
+            notes.append(f"skipped {len(self.skipped)} of {self.name} (--skip-broken): {some}")
+        if len(self.sizes) > 1:
+            areas = sorted(self.sizes, key=lambda size: size[0] * size[1])
+            low, high = (f"{w}x{h}" for w, h in (areas[0], areas[-1]))
+            notes.append(
+                f"{self.name} has images of {len(areas)} sizes ({low} to {high}), each resized "
+                "on its own"
+            )
+        return {"notes": notes} if notes else {}
 
 
-def _read_array(path: Path) -> np.ndarray:
-    """The images of an npz or npy: uint8 (n, H, W, C), or (n, H, W) for grey ones."""
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                keys = [key for key in ARRAY_KEYS if key in loaded.files]
-                if not keys:
-                    raise UsageError(
-                        f"{path}: has {', '.join(loaded.files) or 'no arrays'}, expected arr_0"
-                    )
-                loaded = loaded[keys[0]]
-    except UsageError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: not a readable array file ({one_line(error)})") from error
-    images = loaded[..., None] if loaded.ndim == 3 else loaded
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise UsageError(
-            f"{path}: {images.dtype} {images.shape}, expected uint8 (n, H, W, C) with C of 1 or 3"
-        )
-    if 0 in images.shape:
-        raise UsageError(f"{path}: an empty array {images.shape}")
-    return images
+def content_sha256(digests: np.ndarray) -> str:
+    """One sha256 for a whole set, from `ImageSource.digests`: of contents and order."""
+    return hashlib.sha256(np.ascontiguousarray(digests).tobytes()).hexdigest()
+
+
+def _digest(raw: bytes) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(raw).digest(), np.uint8)
+
+
+def _stack(images: list[np.ndarray]) -> np.ndarray:
+    if len({image.shape[2] for image in images}) > 1:  # grey files among colour ones
+        images = [np.repeat(x, 3, axis=2) if x.shape[2] == 1 else x for x in images]
+    return np.stack(images)
+
+
+def _pad(image: np.ndarray, size: int, name: str) -> np.ndarray:
+    height, width, channels = image.shape
+    if max(height, width) > size:
+        raise UsageError(f"{name}: {width}x{height} pixels do not fit into --pad {size}")
+    result = np.zeros((size, size, channels), np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    result[top : top + height, left : left + width] = image
+    return result

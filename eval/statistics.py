@@ -1,31 +1,37 @@
-"""Mean and covariance of features, streaming and mergeable, and the reference statistics that
-ship with the package.
+"""Mean and covariance of features, streaming and mergeable.
 
 All sums are float64. Two partial results merge exactly as if one had seen all rows (Chan, Golub
 and LeVeque 1979), so the order of batches and the number of workers change a result by rounding
-only.
+only. References, what real images were turned into, are read by `eval.reference`; its names are
+here too.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import io
-import os
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from eval.array_files import read_arrays, write_arrays
 from eval.errors import UsageError, one_line
-from eval.weights import ZOO, weights_sha256
+from eval.reference import (
+    REFERENCES,
+    Reference,
+    load_reference,
+    read_reference,
+    save_reference,
+)
 
-# What ships: the name given on a command line -> (file below the zoo, the extractor it was made
-# with).
-REFERENCES = {
-    "fashion-mnist-train": ("fashion-mnist/reference-fashion-resnet.npz", "fashion-resnet"),
-}
+__all__ = [
+    "REFERENCES",
+    "Reference",
+    "Statistics",
+    "check_features",
+    "load_reference",
+    "read_reference",
+    "save_reference",
+]
 
 
 def check_features(features: np.ndarray, what: str = "features", minimum: int = 1) -> np.ndarray:
@@ -86,7 +92,9 @@ class Statistics:
             raise UsageError(f"features: {rows.shape[1]} columns, these statistics have {self.dim}")
         mean = rows.mean(axis=0)
         rows -= mean
-        self._add(len(rows), mean, rows.T @ rows)
+        rest = rows.mean(axis=0)  # what rounding left, when the mean is large
+        rows -= rest
+        self._add(len(rows), mean + rest, rows.T @ rows)
 
     def merge(self, other: Statistics) -> None:
         """Add what another worker has seen.
@@ -107,115 +115,44 @@ class Statistics:
         self.mean = self.mean + delta * (n / total)
         self.n = total
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """n, mean (D,) and scatter (D, D), the whole state: `from_arrays` takes them back."""
+        return {"n": np.array(self.n), "mean": self.mean, "scatter": self._scatter}
 
-@dataclass(frozen=True)
-class Reference:
-    """The real images' side of a measurement.
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Statistics:
+        """The statistics that `arrays` described.
 
-    Attributes:
-        name: as given to `load_reference`.
-        extractor: name of the network the features come from.
-        n: number of images behind mean and cov.
-        mean, cov: float64 (D,) and (D, D), of all n images.
-        features: float32 (m, D), a fixed random subset for precision/recall and KID. Row i is of
-            class i % classes, so that any first rows are balanced.
-        sha256: of the file, the identity of this reference.
-        weights_sha256: of the extractor's weights.
-    """
-
-    name: str
-    extractor: str
-    n: int
-    mean: np.ndarray
-    cov: np.ndarray
-    features: np.ndarray
-    sha256: str
-    weights_sha256: str
-
-
-def save_reference(
-    path: str | Path,
-    statistics: Statistics,
-    features: np.ndarray,
-    extractor: str,
-    weights: str,
-    description: str,
-) -> None:
-    """Write reference statistics as an npz without pickles; equal content gives equal bytes."""
-    arrays = {
-        "mean": statistics.mean,
-        "cov": statistics.cov,
-        "n": np.array(statistics.n),
-        "features": features.astype(np.float32),
-        "extractor": np.array(extractor),
-        "weights_sha256": np.array(weights),
-        "description": np.array(description),
-    }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            # A ZipInfo of our own carries no time of day.
-            archive.writestr(
-                zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED
+        Raises:
+            UsageError: an array is missing, or they do not fit together.
+        """
+        try:
+            n, mean, scatter = (np.asarray(arrays[key]) for key in ("n", "mean", "scatter"))
+        except KeyError as error:
+            raise UsageError(f"statistics: {error} is missing") from error
+        floats = mean.dtype == scatter.dtype == np.float64
+        fits = n.shape == () and n.dtype.kind in "iu" and floats and mean.ndim == 1
+        if not fits or scatter.shape != (len(mean),) * 2 or not np.isfinite(scatter).all():
+            raise UsageError(
+                f"statistics: n {n.shape}, mean {mean.shape} and scatter {scatter.shape} are no "
+                "statistics, expected float64 (), (D,), (D, D)"
             )
-    os.replace(temporary, path)
+        result = cls(len(mean))
+        result.n, result.mean, result._scatter = int(n), mean.copy(), scatter.copy()
+        return result
 
+    def save(self, path: str | Path) -> None:
+        """Write the state as an npz, whole or not at all."""
+        write_arrays(Path(path), self.arrays())
 
-def load_reference(
-    name: str, extractor: str | None = None, weights_dir: str | Path | None = None
-) -> Reference:
-    """Load reference statistics that ship with the package.
+    @classmethod
+    def load(cls, path: str | Path) -> Statistics:
+        """Read what `save` wrote.
 
-    Args:
-        name: one of REFERENCES, today `fashion-mnist-train`.
-        extractor: the extractor the caller measures with; checked when given.
-        weights_dir: folder of the extractor's weights when they are not the shipped ones.
-
-    Raises:
-        UsageError: unknown name, missing or broken file, another extractor, or weights other than
-            those the reference was made with.
-    """
-    if name not in REFERENCES:
-        raise UsageError(f"reference {name!r}: expected one of {', '.join(REFERENCES)}")
-    file, made_with = REFERENCES[name]
-    if extractor is not None and extractor != made_with:
-        raise UsageError(
-            f"reference {name} holds features of {made_with}, not of {extractor}: "
-            f"use --features {made_with}, or give the real images as the reference"
-        )
-    reference = read_reference(ZOO / file, name)
-    actual = weights_sha256(made_with, weights_dir)
-    if reference.weights_sha256 != actual:
-        raise UsageError(
-            f"reference {name} was made with {made_with} weights "
-            f"{reference.weights_sha256[:12]}, the weights here are {actual[:12]}: "
-            "build it again (python -m experiments.build_reference)"
-        )
-    return reference
-
-
-@functools.lru_cache(maxsize=4)
-def read_reference(path: Path, name: str) -> Reference:
-    """Read one reference file (kept in memory); `load_reference` checks it against the weights."""
-    try:
-        raw = path.read_bytes()
-        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        for array in arrays.values():
-            array.setflags(write=False)  # the result is shared by all callers
-        return Reference(
-            name=name,
-            extractor=str(arrays["extractor"]),
-            n=int(arrays["n"]),
-            mean=arrays["mean"],
-            cov=arrays["cov"],
-            features=arrays["features"],
-            sha256=hashlib.sha256(raw).hexdigest(),
-            weights_sha256=str(arrays["weights_sha256"]),
-        )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path}: not a readable reference file ({one_line(error)})") from error
+        Raises:
+            UsageError: the file is missing, broken or another one.
+        """
+        try:
+            return cls.from_arrays(read_arrays(Path(path)))
+        except UsageError as error:
+            raise UsageError(f"{path}: not readable statistics ({one_line(error)})") from error

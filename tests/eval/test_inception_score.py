@@ -1,11 +1,13 @@
 """Inception Score: against torch-fidelity, closed forms, and logits that overflow elsewhere."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from eval.errors import UsageError
-from eval.inception_score import inception_score, metric_id
+from eval.inception_score import inception_score, metric_id, single_split_id
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,13 @@ def test_input_that_cannot_be_scored_is_refused(logits, splits, says):
 
 def test_id_names_features_and_version():
     assert metric_id("x") == "is.x.v1"
+    assert single_split_id("x") == "is-single-split.x.v1"
+
+
+def test_many_images_need_no_second_copy_of_the_logits():
+    logits = np.random.default_rng(0).normal(0, 3, (40_000, 50)).astype(np.float32)
+    tracemalloc.start()
+    inception_score(logits, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < logits.nbytes

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eval.errors import UsageError
-from eval.kid import kernel_distance, metric_id
+from eval.kid import kernel_distance, metric_id, standard_error
 
 
 def pair(n: int, m: int, dim: int = 16, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +59,35 @@ def test_unbiased_zero_for_equal_distributions_and_not_for_others():
     other = kernel_distance(real, generated + 0.5, subsets=50, subset_size=200)
     assert abs(same[0]) < same[1]
     assert other[0] > 5 * other[1]
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.6])
+def test_standard_error_is_the_scatter_of_kid_over_independent_sets(shift):
+    rng = np.random.default_rng(0)
+    values, errors = [], []
+    for _ in range(60):
+        real, generated = rng.normal(size=(300, 4)), rng.normal(shift, 1, (300, 4))
+        values.append(kernel_distance(real, generated, subsets=20, subset_size=100)[0])
+        errors.append(standard_error(real, generated)[0])
+    # Where the distance is 0 smaller subsets scatter more than in proportion: never too small.
+    assert 0.75 * np.std(values) < np.mean(errors) < (1.4 if shift else 6) * np.std(values)
+
+
+def test_standard_error_comes_from_subsets_that_share_no_image():
+    real, generated = pair(400, 300)
+    error, number = standard_error(real, generated, 100, seed=3)
+    assert number == 3
+    rng = np.random.default_rng(3)
+    x, y = rng.permutation(300).reshape(3, 100), rng.permutation(400)[:300].reshape(3, 100)
+    whole = [kernel_distance(real[b], generated[a], 1)[0] for a, b in zip(x, y, strict=True)]
+    assert error == pytest.approx(np.std(whole, ddof=1) / np.sqrt(3), rel=1e-9)
+    assert standard_error(*pair(20_000, 20_000, dim=2))[1] == 20
+
+
+@pytest.mark.parametrize(("n", "size"), [(3, None), (50, 26), (50, 1)])
+def test_standard_error_needs_two_subsets(n, size):
+    with pytest.raises(UsageError, match="standard error in subsets of"):
+        standard_error(*pair(n, n), size)
 
 
 def test_default_subset_is_the_smaller_side():
