@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from training_doubles import images, make_stage, recorded, run_options, tiny_preset, tokens
 
 from maskgit.errors import UsageError
-from maskgit.presets import Optimisation, TokenizerLoss, TransformerShape, get_preset
-from maskgit.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.training.loop import Average, DataOrder, RunOptions, Trainer, learning_rate
-from maskgit.training.stage1 import TokenizerStage
-from maskgit.training.stage2 import MaskedLoss, TransformerStage
-from maskgit.training.tokens import load_tokens, save_tokens
+from maskgit.presets import Optimisation
+from maskgit.training.feed import ArrayImages
+from maskgit.training.loop import Average, DataOrder, Trainer, learning_rate
+from maskgit.training.stage2 import MaskedLoss
+from maskgit.training.tokens import ArrayTokens, load_tokens, save_tokens
 from maskgit.transformer import Transformer, TransformerConfig
 
 
@@ -29,70 +28,6 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def tiny_preset(**loss):
-    base = get_preset("embedded")
-    return replace(
-        base,
-        num_classes=3,
-        image_size=8,
-        tokenizer=TokenizerConfig(1, 8, (1, 1), 1, 16, 4, 4),
-        tokenizer_loss=TokenizerLoss(perceptual=0.0, **({"adversarial": 0.0} | loss)),
-        tokenizer_training=Optimisation(8, 6, 3e-3, warmup_steps=2, ema=0.9),
-        transformer=TransformerShape(16, 2, 2, 32, dropout=0.1),
-        transformer_training=Optimisation(8, 6, 3e-3, warmup_steps=2, ema=0.9, decay="cosine"),
-    )
-
-
-def images(count=20):
-    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), np.uint8)
-
-
-def tokenizer_stage(preset, run_dir):
-    accelerator = Accelerator(cpu=True)
-    options = RunOptions(run_dir=run_dir, log_every=1, checkpoint_every=3, validate_every=8)
-    return TokenizerStage(preset, images(), images(10), accelerator, options), options
-
-
-def transformer_stage(preset, run_dir):
-    rng = np.random.default_rng(1)
-    tokens = rng.integers(0, 16, (20, 16)).astype(np.uint16)
-    labels = rng.integers(0, 3, 20)
-    options = RunOptions(run_dir=run_dir, log_every=1, checkpoint_every=3, validate_every=8)
-    torch.manual_seed(5)
-    tokenizer = Tokenizer(preset.tokenizer).eval()
-    stage = TransformerStage(
-        preset,
-        "cosine",
-        (tokens, labels),
-        (images(10), labels[:10]),
-        tokenizer,
-        Accelerator(cpu=True),
-        options,
-    )
-    return stage, options
-
-
-STAGES = {"tokenizer": tokenizer_stage, "transformer": transformer_stage}
-
-
-def recorded(kind, run_dir, stop_at=None, **loss):
-    """Train (or go on) and return the losses by step, and the averaged weights."""
-    preset = tiny_preset(**loss)
-    stage, options = STAGES[kind](preset, run_dir)
-    losses = {}
-    inner = stage.step
-
-    def step(number):
-        losses[number] = {k: float(v) for k, v in inner(number).items()}
-        return {k: torch.tensor(v) for k, v in losses[number].items()}
-
-    stage.step = step
-    budget = getattr(preset, f"{kind}_training")
-    trainer = Trainer(stage, budget, replace(options, stop_at=stop_at), {"kind": kind})
-    trainer.fit()
-    return losses, trainer.average.values
-
-
 @pytest.mark.parametrize(
     ("kind", "loss"),
     [
@@ -102,10 +37,11 @@ def recorded(kind, run_dir, stop_at=None, **loss):
     ],
 )
 def test_resumed_run_has_the_losses_of_one_that_was_not_interrupted(tmp_path, kind, loss):
-    whole, weights = recorded(kind, tmp_path / "whole", **loss)
+    preset = tiny_preset(**loss)
+    whole, weights, _ = recorded(kind, tmp_path / "whole", preset)
     # A kill after step 4: the checkpoint is that of step 3, so step 3 (from 0) is done again.
-    before, _ = recorded(kind, tmp_path / "cut", stop_at=4, **loss)
-    after, resumed = recorded(kind, tmp_path / "cut", **loss)
+    before, *_ = recorded(kind, tmp_path / "cut", preset, stop_at=4)
+    after, resumed, _ = recorded(kind, tmp_path / "cut", preset)
     assert min(after) == 3
     assert max(after) == 7
     assert before == {k: whole[k] for k in range(4)}
@@ -114,10 +50,16 @@ def test_resumed_run_has_the_losses_of_one_that_was_not_interrupted(tmp_path, ki
         assert torch.equal(value, resumed[name]), name
 
 
+def trainer_of(kind, run_dir, config=None, **options):
+    preset, options = tiny_preset(), run_options(run_dir, **options)
+    stage = make_stage(kind, preset, options)
+    budget = getattr(preset, f"{kind}_training")
+    return stage, Trainer(stage, budget, options, config or {"kind": kind})
+
+
 def test_checkpoint_of_another_configuration_is_refused(tmp_path):
     recorded("transformer", tmp_path, stop_at=4)
-    stage, options = transformer_stage(tiny_preset(), tmp_path)
-    trainer = Trainer(stage, tiny_preset().transformer_training, options, {"kind": "other"})
+    _, trainer = trainer_of("transformer", tmp_path, {"kind": "other"})
     with pytest.raises(UsageError, match="another configuration"):
         trainer.fit()
 
@@ -130,16 +72,62 @@ def test_truncated_checkpoint_is_refused(tmp_path):
         recorded("transformer", tmp_path)
 
 
+def saved_weights_are_finite(run_dir, next_step):
+    saved = torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    assert saved["next_step"] == next_step
+    states = [saved["average"], *saved["modules"].values()]
+    return all(bool(v.isfinite().all()) for state in states for v in state.values())
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path):
-    stage, options = transformer_stage(tiny_preset(), tmp_path)
+    stage, trainer = trainer_of("transformer", tmp_path)
     inner = stage.step
     stage.step = lambda n: {"loss": torch.tensor(float("nan"))} if n == 4 else inner(n)
-    trainer = Trainer(stage, tiny_preset().transformer_training, options, {})
     with pytest.raises(UsageError, match=r"step 5: loss is nan.*checkpoint\.pt"):
         trainer.fit()
-    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert saved["next_step"] == 3
-    assert all(bool(v.isfinite().all()) for v in saved["average"].values())
+    assert saved_weights_are_finite(tmp_path, 3)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "transformer"])
+def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, kind):
+    """The loss of the step is fine; only its backward pass breaks."""
+    stage, trainer = trainer_of(kind, tmp_path)
+    parameter = next(stage.modules[kind].parameters())
+    calls = []
+    parameter.register_hook(lambda g: g * float("inf") if len(calls) == 4 else g)
+    inner = stage.step
+    stage.step = lambda n: (calls.append(n) if n else None, inner(n))[1]
+    with pytest.raises(UsageError, match=r"step 5: gradient_norm is (nan|inf)"):
+        trainer.fit()
+    assert saved_weights_are_finite(tmp_path, 3)
+
+
+def test_a_checkpoint_is_never_overwritten_with_weights_that_are_not_finite(tmp_path):
+    """Also where loss and gradient are finite, here: a value that appears in the weights."""
+    stage, trainer = trainer_of("transformer", tmp_path)
+    inner = stage.step
+
+    def step(number):
+        scalars = inner(number)
+        if number == 5:
+            stage.transformer.head_bias.data[3] = float("inf")
+        return scalars
+
+    stage.step = step
+    with pytest.raises(UsageError, match="step 6: the weights of transformer are not finite"):
+        trainer.fit()
+    assert saved_weights_are_finite(tmp_path, 3)
+
+
+def test_a_run_without_a_reading_of_the_loss_still_names_the_first_bad_step(tmp_path):
+    """On a GPU values are read every log_every steps only; the guard remembers."""
+    from maskgit.training.loop import FiniteGuard
+
+    guard = FiniteGuard()
+    for step, loss in enumerate([1.0, 2.0, float("inf"), 3.0, float("nan")]):
+        guard.watch({"loss": torch.tensor(loss), "gradient_norm": torch.tensor(1.0)}, step)
+    with pytest.raises(UsageError, match="step 3: loss is inf"):
+        guard.check(tmp_path)
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -207,12 +195,13 @@ def test_masked_loss_equals_its_definition():
 def test_transformer_learns_a_rule(tmp_path):
     """Tokens that equal the class: after some steps the held-out NLL is far below log(16)."""
     preset = tiny_preset()
-    budget = replace(preset.transformer_training, steps=120, batch_size=16, learning_rate=1e-2)
+    budget = replace(preset.transformer_training, steps=120, batch_size=16, learning_rate=5e-3)
     preset = replace(preset, transformer_training=budget)
-    stage, options = transformer_stage(preset, tmp_path)
-    stage.tokens = stage.labels[:, None].expand(-1, 16).clone()
-    stage.test_tokens = stage.test_labels[:, None].expand(-1, 16).clone()
-    trainer = Trainer(stage, budget, replace(options, validate_every=120, log_every=60), {})
+    options = run_options(tmp_path, validate_every=120, log_every=60)
+    stage = make_stage("transformer", preset, options)
+    for source in (stage.train, stage.held_out):
+        source.tokens = np.broadcast_to(source.labels[:, None, None], source.tokens.shape)
+    trainer = Trainer(stage, budget, options, {})
     assert trainer.fit()["validation_nll"] < 0.5 * np.log(16)
     assert (Path(tmp_path) / "samples" / "0000120.png").is_file()
 
@@ -221,22 +210,52 @@ def test_tokenizer_learns_to_reconstruct(tmp_path):
     preset = tiny_preset(revive_every=20, entropy=0.01)
     budget = replace(preset.tokenizer_training, steps=150, batch_size=10, learning_rate=1e-2)
     preset = replace(preset, tokenizer_training=budget)
-    stage, options = tokenizer_stage(preset, tmp_path)
+    options = run_options(tmp_path, validate_every=150, log_every=150)
+    stage = make_stage("tokenizer", preset, options)
     rows = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None, None] * 12, 8, 1)
-    stage.train = np.repeat(rows, 8, 2)
-    stage.test = stage.train
-    trainer = Trainer(stage, budget, replace(options, validate_every=150, log_every=150), {})
-    results = trainer.fit()
-    variance = (stage.train / 255.0).var()
+    stage.feed.source = stage.test = ArrayImages(np.repeat(rows, 8, 2))
+    results = Trainer(stage, budget, options, {}).fit()
+    variance = (stage.test.images / 255.0).var()
     assert results["test_psnr"] > -10 * np.log10(variance / 4)
     assert results["codes_used"] > 4
 
 
+def test_losses_of_a_slice_are_those_of_the_tokenizer(tmp_path):
+    """TokenizerPass and negative_mean_entropy against Tokenizer.forward, values and gradients."""
+    from maskgit.training.images import to_tensor
+    from maskgit.training.stage1 import TokenizerPass, negative_mean_entropy
+
+    torch.manual_seed(0)
+    tokenizer = make_stage("tokenizer", tiny_preset(), run_options(tmp_path)).tokenizer
+    tokenizer.quantizer.codebook.data.mul_(0.2)  # several codes within reach of 0.01
+    batch = to_tensor(images(6))
+    reconstruction, indices, terms, _ = tokenizer(batch)
+    (terms["entropy"] + reconstruction.square().mean()).backward()
+    expected = {k: p.grad.clone() for k, p in tokenizer.named_parameters()}
+    tokenizer.zero_grad()
+    module = TokenizerPass(tokenizer)
+    slices = [batch[0::4], batch[1::4], batch[2::4], batch[3::4]]
+    shares = [len(x) / 6 for x in slices]
+    mean_p = sum(module.mean_p(x) * s for x, s in zip(slices, shares, strict=True))
+    total = 0.0
+    for part, share in zip(slices, shares, strict=True):
+        out = module(part)
+        entropy = out["sample_entropy"] * share
+        entropy = entropy + negative_mean_entropy(mean_p, out["mean_p"], share, len(slices))
+        (entropy + out["reconstruction"].square().mean() * share).backward()
+        total += entropy.item()
+    assert total == pytest.approx(terms["entropy"].item(), rel=1e-5)
+    assert torch.equal(module(batch)["indices"], indices)
+    for name, parameter in tokenizer.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name], rtol=1e-3, atol=1e-6), name
+
+
 def test_token_file_of_another_tokenizer_is_refused(tmp_path):
     path = tmp_path / "train.npz"
-    tokens, labels = np.arange(8, dtype=np.uint16).reshape(2, 4), np.array([0, 1])
-    save_tokens(path, tokens, labels, "abc")
-    assert np.array_equal(load_tokens(path, "abc")[0], tokens)
+    rows, labels = np.arange(8, dtype=np.uint16).reshape(2, 4), np.array([0, 1])
+    save_tokens(path, rows, labels, "abc")
+    assert np.array_equal(load_tokens(path, "abc")[0], rows)
+    assert np.array_equal(load_tokens(path, None)[0], rows)
     with pytest.raises(UsageError, match="made with tokenizer abc"):
         load_tokens(path, "def")
     path.write_bytes(path.read_bytes()[:50])
@@ -244,3 +263,18 @@ def test_token_file_of_another_tokenizer_is_refused(tmp_path):
         load_tokens(path, "abc")
     with pytest.raises(UsageError, match="no such file"):
         load_tokens(tmp_path / "none.npz", "abc")
+
+
+def test_epoch_picks_the_crop():
+    source = tokens(5, crops=3)
+    picked = np.array([4, 0, 4])
+    rows, labels = source.batch(picked, np.array([0, 2, 7]))
+    expected = source.tokens[[4, 0, 4], [0, 2, 1]]
+    assert np.array_equal(rows.numpy(), expected)
+    assert rows.dtype == labels.dtype == torch.int64
+    assert labels.tolist() == source.labels[picked].tolist()
+
+
+def test_token_arrays_that_do_not_fit_are_refused():
+    with pytest.raises(UsageError, match=r"tokens \(4, 3\) and labels \(5,\)"):
+        ArrayTokens(np.zeros((4, 3), np.uint16), np.zeros(5, int))

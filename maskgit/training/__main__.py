@@ -1,116 +1,241 @@
-"""`python -m maskgit.training tokenizer|tokenize|transformer --preset embedded`.
+"""`python -m maskgit.training tokenizer|tokenize|transformer|autoregressive|cost`.
 
-    tokenizer    stage 1; writes RUN/checkpoint.pt while it runs, and the weights to --out
-    tokenize     the training images as code indices, once, for stage 2
-    transformer  stage 2 with the mask schedule --schedule; likewise
+    tokenizer       stage 1; writes RUN/checkpoint.pt while it runs, and the weights to --out
+    tokenize        the training images as code indices, once, for stage 2
+    transformer     stage 2 with the mask schedule --schedule; likewise
+    autoregressive  the baseline on the same tokens and budget; likewise
+    cost            what a training run would take on given GPUs; trains nothing
 
 The same command goes on from the last checkpoint. Several GPUs: `accelerate launch -m
 maskgit.training ...`. Progress goes to stderr, TensorBoard files and sample grids to RUN.
+docs/training.md has the way from a folder of images to weights.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from maskgit.errors import UsageError
 
+if TYPE_CHECKING:
+    from maskgit.presets import Preset
+
 
 @dataclass(frozen=True)
 class Common:
-    """Options of all three commands."""
+    """Options of all commands."""
 
     preset: str = "embedded"
     data: Path | None = None
-    """Folder with the data; default: where Debian's package or torchvision's download puts them."""
+    """embedded: folder with the IDX files (default: where Debian's package or torchvision's
+    download puts them); other presets: folder with train/ and val/, a folder for each class."""
+    seed: int = 0
+    workers: int = 0
+    """Processes that decode images, for each training process."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+
+@dataclass(frozen=True)
+class TrainingCommand(Common):
+    """Options of the commands that train."""
+
     runs: Path = Path("runs/training")
     """Checkpoints, TensorBoard files and sample grids go to a folder below this one."""
-    seed: int = 0
     precision: str = "auto"
     """auto, fp32 or bf16; auto is bf16 on a GPU and fp32 elsewhere."""
     steps: int | None = None
     """Optimiser steps; default: the preset's budget."""
+    epochs: float | None = None
+    """Instead of --steps: passes over the training images."""
     batch_size: int | None = None
     """Images a step over all processes; default: the preset's."""
+    accumulate: int = 1
+    """Slices of the batch that a process takes one after the other: less memory, the same step."""
+    checkpoint_activations: bool = False
+    """Recompute activations in the backward pass: less memory, one more forward pass."""
     learning_rate: float | None = None
     checkpoint_every: int = 500
     validate_every: int = 500
     log_every: int = 20
     stop_at: int | None = None
     """Leave after this step with the checkpoint of the last one saved (to try out a resume)."""
-    threads: int | None = None
-    """CPU threads; default: all cores."""
 
 
 @dataclass(frozen=True)
-class TokenizerCommand(Common):
+class TokenizerCommand(TrainingCommand):
     """Train the tokenizer (stage 1)."""
 
-    out: Path = Path("runs/weights/tokenizer")
-    """Folder for the finished weights."""
+    out: Path | None = None
+    """Folder for the finished weights; default: runs/weights/tokenizer for the preset embedded,
+    runs/weights/PRESET/tokenizer for the others."""
+    perceptual: bool = True
+    """--no-perceptual goes without the perceptual loss."""
 
 
 @dataclass(frozen=True)
 class TokenizeCommand(Common):
     """Turn the training images into code indices."""
 
-    tokenizer: Path = Path("runs/weights/tokenizer")
-    out: Path = Path("runs/tokens/train.npz")
+    tokenizer: Path | None = None
+    """Folder or official file; default: where `tokenizer` writes."""
+    out: Path | None = None
+    """A folder of shards, or one file if it ends in .npz; default: runs/tokens/train.npz for the
+    preset embedded, runs/tokens/PRESET for the others."""
+    split: str = "train"
+    """train or val."""
+    crops: int | None = None
+    """Random crops of each image; default: 10 where the preset augments, else 1."""
+    shard_images: int = 4096
+    """Images in one file."""
+    batch_size: int = 64
+    """Speed only."""
+    part: str | None = None
+    """K/N: make every N-th shard, from K = 0; default: what accelerate launch or torchrun say."""
+    verify: bool = False
+    """Only compare the files in --out with their checksums."""
 
 
 @dataclass(frozen=True)
-class TransformerCommand(Common):
+class OnTokens(TrainingCommand):
+    """Options of the two commands that train on tokens."""
+
+    heads: int | None = None
+    """Attention heads; default: the preset's. The paper prints 8, the released weights have 16."""
+    tokens: Path | None = None
+    """What `tokenize` wrote; default: where it writes."""
+    val_tokens: Path | None = None
+    """What `tokenize --split val` wrote, for the validation; else images of --data are encoded."""
+    tokenizer: Path | None = None
+    """For the sample grids and the validation; default: where `tokenizer` writes, or nowhere."""
+    verify: bool = True
+    """--no-verify starts without comparing the shards with their checksums."""
+
+
+@dataclass(frozen=True)
+class TransformerCommand(OnTokens):
     """Train the transformer (stage 2)."""
 
     schedule: str = "cosine"
     """Mask schedule, in training as in decoding."""
-    tokens: Path = Path("runs/tokens/train.npz")
-    """What `tokenize` wrote."""
-    tokenizer: Path = Path("runs/weights/tokenizer")
-    """For the sample grids and the validation."""
     out: Path | None = None
-    """Folder for the finished weights; default: runs/weights/transformer-SCHEDULE."""
-    min_mask_ratio: float = 0.0
-    """Lower bound of the mask ratio in training; the official configuration has 0.5."""
+    """Folder for the finished weights; default: transformer-SCHEDULE beside the tokenizer's."""
+    min_mask_ratio: float | None = None
+    """Lower bound of the mask ratio in training; default: the preset's (official: 0.5)."""
+
+
+@dataclass(frozen=True)
+class AutoregressiveCommand(OnTokens):
+    """Train the autoregressive baseline, with the transformer's budget."""
+
+    out: Path | None = None
+    """Folder for the finished weights; default: autoregressive beside the tokenizer's."""
+    label_smoothing: float | None = None
+    """Default: the preset's, as for the transformer."""
+
+
+@dataclass(frozen=True)
+class CostCommand:
+    """Print what training would take: counted FLOPs over the GPUs' peak and a utilisation."""
+
+    preset: str = "imagenet256"
+    gpu: str = "a100"
+    count: int = 8
+    utilisation: float = 0.4
+    """Share of the GPU's bf16 peak that training reaches; an assumption unless you measured it."""
+    epochs: float | None = None
+    """Of stage 2; default: the preset's (the paper's 300 for ImageNet)."""
+    heads: int | None = None
+    crops: int = 10
+    """Of each image, in `tokenize`."""
+    checkpoint_activations: bool = False
 
 
 Command = (
     Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
     | Annotated[TokenizeCommand, tyro.conf.subcommand("tokenize")]
     | Annotated[TransformerCommand, tyro.conf.subcommand("transformer")]
+    | Annotated[AutoregressiveCommand, tyro.conf.subcommand("autoregressive")]
+    | Annotated[CostCommand, tyro.conf.subcommand("cost")]
 )
 
 
 def run(command: Command) -> None:
     """Do what the command line asks."""
+    if isinstance(command, CostCommand):
+        from maskgit.training.cost import print_cost
+
+        print_cost(**vars(command))
+        return
     import torch
 
+    if command.threads:
+        torch.set_num_threads(command.threads)
+    if command.workers < 0:
+        raise UsageError(f"--workers {command.workers}: expected 0 or more")
+    weights = Path("runs/weights")
+    if command.preset != "embedded":
+        weights /= command.preset
+    if isinstance(command, TokenizeCommand):
+        _tokenize(command, weights)
+    else:
+        _train(command, weights)
+
+
+def _tokenize(command: TokenizeCommand, weights: Path) -> None:
+    from maskgit.presets import get_preset
+    from maskgit.training.tokenize import TokenizeOptions, share_of_work, tokenize, verify_tokens
+
+    out = command.out or _tokens(command.preset, command.split)
+    if command.verify:
+        verify_tokens(out)
+        return
+    process, processes = share_of_work(command.part)
+    options = TokenizeOptions(
+        split=command.split,
+        seed=command.seed,
+        crops=command.crops,
+        shard_images=command.shard_images,
+        batch_size=command.batch_size,
+        workers=command.workers,
+        process=process,
+        processes=processes,
+    )
+    preset = get_preset(command.preset)
+    tokenizer = command.tokenizer or _find_tokenizer(preset, weights)
+    tokenize(preset, command.data, tokenizer, out, options)
+
+
+def _find_tokenizer(preset: Preset, weights: Path) -> Path:
+    """The tokenizer trained here, else the official one if it was fetched."""
+    from maskgit.model_files import model_path
+
+    own = weights / "tokenizer"
+    return own if own.is_dir() or not preset.official else model_path(preset, "tokenizer")
+
+
+def _train(
+    command: TokenizerCommand | TransformerCommand | AutoregressiveCommand, weights: Path
+) -> None:
     from maskgit.presets import get_preset
     from maskgit.training import commands
     from maskgit.training.loop import RunOptions
 
-    if command.threads:
-        torch.set_num_threads(command.threads)
-    preset = get_preset(command.preset)
-    changes = {
-        k: getattr(command, k)
-        for k in ("steps", "batch_size", "learning_rate")
-        if getattr(command, k) is not None
-    }
-    for name, value in changes.items():
-        if value <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
-    if command.precision not in ("auto", "fp32", "bf16"):
-        raise UsageError(f"--precision {command.precision}: expected auto, fp32 or bf16")
-    stage = "tokenizer" if isinstance(command, TokenizerCommand) else "transformer"
-    name = stage
-    if isinstance(command, TransformerCommand):
-        name = f"transformer-{command.schedule}"
+    name = {
+        TokenizerCommand: "tokenizer",
+        TransformerCommand: f"transformer-{getattr(command, 'schedule', '')}",
+        AutoregressiveCommand: "autoregressive",
+    }[type(command)]
+    preset = get_preset(command.preset, getattr(command, "heads", None))
+    field = "tokenizer_training" if name == "tokenizer" else "transformer_training"
+    preset = replace(preset, **{field: replace(getattr(preset, field), **_changes(command))})
     options = RunOptions(
         run_dir=command.runs / command.preset / name,
         seed=command.seed,
@@ -119,27 +244,68 @@ def run(command: Command) -> None:
         validate_every=command.validate_every,
         log_every=command.log_every,
         stop_at=command.stop_at,
+        accumulate=command.accumulate,
+        checkpoint_activations=command.checkpoint_activations,
+        workers=command.workers,
     )
-    field = f"{stage}_training"
-    preset = replace(preset, **{field: replace(getattr(preset, field), **changes)})
+    out = command.out or weights / name
     typed = shlex.join(["python", "-m", "maskgit.training", *sys.argv[1:]])
     if isinstance(command, TokenizerCommand):
-        commands.train_tokenizer(preset, options, command.data, command.out, typed)
-    elif isinstance(command, TokenizeCommand):
-        commands.tokenize(preset, command.data, command.tokenizer, command.out)
-    else:
-        out = command.out or Path("runs/weights") / f"transformer-{command.schedule}"
-        commands.train_transformer(
-            preset,
-            options,
-            command.data,
-            command.schedule,
-            command.tokens,
-            command.tokenizer,
-            out,
-            command.min_mask_ratio,
-            typed,
-        )
+        if not command.perceptual:
+            loss = replace(preset.tokenizer_loss, perceptual=0.0)
+            preset = replace(preset, tokenizer_loss=loss)
+        commands.train_tokenizer(preset, options, command.data, out, typed, epochs=command.epochs)
+        return
+    tokenizer = command.tokenizer
+    if tokenizer is None and command.preset == "embedded":
+        tokenizer = weights / "tokenizer"
+    elif tokenizer is None:
+        with suppress(UsageError):  # only pictures and the validation on images need it
+            tokenizer = _find_tokenizer(preset, weights)
+    inputs = commands.TokenData(
+        tokens=command.tokens or _tokens(command.preset, "train"),
+        tokenizer=tokenizer,
+        data=command.data,
+        val_tokens=command.val_tokens,
+        verify=command.verify,
+        epochs=command.epochs,
+    )
+    if isinstance(command, AutoregressiveCommand):
+        smoothing = command.label_smoothing
+        smoothing = preset.label_smoothing if smoothing is None else smoothing
+        if not 0.0 <= smoothing < 1.0:
+            raise UsageError(f"--label-smoothing {smoothing}: expected a number in [0, 1)")
+        preset = replace(preset, label_smoothing=smoothing)
+        commands.train_autoregressive(preset, options, inputs, out, typed)
+        return
+    ratio = command.min_mask_ratio
+    ratio = preset.min_mask_ratio if ratio is None else ratio
+    commands.train_transformer(preset, options, inputs, command.schedule, out, ratio, typed)
+
+
+def _tokens(preset: str, split: str) -> Path:
+    """Where `tokenize` writes by default."""
+    if preset == "embedded":
+        return Path(f"runs/tokens/{split}.npz")
+    return Path("runs/tokens") / (preset if split == "train" else f"{preset}-{split}")
+
+
+def _changes(command: TrainingCommand) -> dict[str, float]:
+    """The budget's fields that the command line sets; raises UsageError for a bad number."""
+    changes = {
+        name: value
+        for name in ("steps", "batch_size", "learning_rate")
+        if (value := getattr(command, name)) is not None
+    }
+    positive = ("epochs", "accumulate", "checkpoint_every", "validate_every", "log_every")
+    for name, value in [*changes.items(), *((n, getattr(command, n)) for n in positive)]:
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
+    if command.steps is not None and command.epochs is not None:
+        raise UsageError(f"--steps {command.steps}, --epochs {command.epochs}: expected only one")
+    if command.precision not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"--precision {command.precision}: expected auto, fp32 or bf16")
+    return changes
 
 
 def main() -> None:

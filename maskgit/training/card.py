@@ -15,10 +15,11 @@ from maskgit.checkpoints import weights_sha256
 from maskgit.presets import Preset
 from maskgit.training.loop import Trainer
 
+EMBEDDED_DATA = "Fashion-MNIST training split, 60,000 images (MIT licence, Zalando SE)"
 UNITS = {
     "test_psnr": "dB, mean squared error over all pixels of the 10,000 test images",
     "codes_used": "codes that the test images use",
-    "validation_nll": "nats a masked token, 2,000 test images, own schedule, averaged weights",
+    "validation_nll": "nats a predicted token, at most 2,000 held-out images, averaged weights",
     "train_loss": "mean of the last logged steps, with label smoothing where the preset has it",
 }
 
@@ -26,18 +27,22 @@ UNITS = {
 def make_card(
     preset: Preset, stage: str, trainer: Trainer, results: dict[str, float], **more: Any
 ) -> dict[str, Any]:
-    """The card of a finished run; `write_card` adds the hash of the weights."""
+    """The card of a finished run; `write_card` adds the hash of the weights.
+
+    more: further entries, or others in the place of ours ("data", "command", "schedule", ...).
+    """
     cuda = torch.cuda.is_available()
     budget = asdict(trainer.optimisation)
     return {
         "stage": stage,
         "preset": preset.name,
-        "data": "Fashion-MNIST training split, 60,000 images (MIT licence, Zalando SE)",
+        "data": EMBEDDED_DATA,
         **more,
         "budget": budget,
         "images_seen": budget["steps"] * budget["batch_size"],
         "seconds": round(trainer.seconds),
         "seed": trainer.options.seed,
+        "processes": trainer.stage.accelerator.num_processes,
         "precision": trainer.precision,
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {platform.machine()}",
         "threads": torch.get_num_threads(),

@@ -1,7 +1,8 @@
 """The loop both stages share: order of the data, learning rate, EMA, checkpoints, progress.
 
-Every random choice of a step (order of the data, masks, dropout) is drawn from (seed, step), so a
-run that was killed and resumed gives the losses of one that was not.
+Every random choice of a step (order of the data, crops, masks, dropout) is drawn from (seed, step),
+so a run that was killed and resumed gives the losses of one that was not, also in the middle of an
+epoch and with another number of processes (token_stage.py says what dropout then does).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from maskgit.errors import UsageError
@@ -35,11 +37,15 @@ class RunOptions:
     validate_every: int = 500
     log_every: int = 20
     stop_at: int | None = None  # leave after this step, as a kill would; for tests
+    accumulate: int = 1  # slices of the batch that one process takes one after the other
+    checkpoint_activations: bool = False  # recompute activations in backward: less memory
+    workers: int = 0  # processes that decode images, for each training process
 
 
 class Stage(Protocol):
     """What the loop asks of a stage of training."""
 
+    accelerator: Accelerator
     modules: dict[str, nn.Module]
     optimisers: dict[str, torch.optim.Optimizer]
     averaged: str  # name of the module the EMA follows
@@ -73,6 +79,10 @@ class DataOrder:
 
     def batch(self, step: int) -> np.ndarray:
         """Indices int64 (batch_size,) of the global batch of `step`."""
+        return self.located(step)[0]
+
+    def located(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices int64 (batch_size,) of the global batch of `step`, and the epoch of each."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         picked = np.empty(self.batch_size, np.int64)
         for epoch in np.unique(positions // self.num_samples):
@@ -81,7 +91,7 @@ class DataOrder:
                 self._epoch, self._order = int(epoch), generator.permutation(self.num_samples)
             here = positions // self.num_samples == epoch
             picked[here] = self._order[positions[here] % self.num_samples]
-        return picked
+        return picked, positions // self.num_samples
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
@@ -135,6 +145,37 @@ def write_atomically(path: Path, payload: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
+class FiniteGuard:
+    """Remembers the first step with a value that is not finite, without waiting for the GPU."""
+
+    def __init__(self) -> None:
+        self.step, self.names = torch.tensor(-1), [""]
+        self.values = torch.zeros(1)
+
+    def watch(self, scalars: dict[str, Tensor], step: int) -> None:
+        """Look at a step's values: a NaN gradient spoils the weights, a NaN loss the gradient."""
+        values = torch.stack([v.detach().float().reshape(()) for v in scalars.values()])
+        if list(scalars) != self.names or self.step.device != values.device:
+            self.names, self.values = list(scalars), torch.zeros_like(values)
+            self.step = self.step.to(values.device)
+        first = (self.step < 0) & ~values.isfinite().all()
+        self.step = torch.where(first, step, self.step)
+        self.values = torch.where(first, values, self.values)
+
+    def check(self, checkpoint: Path) -> None:
+        """Raises UsageError that names the step and the value, if there was one."""
+        if (step := int(self.step)) < 0:
+            return
+        name, value = next(
+            (n, v)
+            for n, v in zip(self.names, self.values.tolist(), strict=True)
+            if not math.isfinite(v)
+        )
+        raise UsageError(
+            f"step {step + 1}: {name} is {value}; stopped, the last good checkpoint is {checkpoint}"
+        )
+
+
 class Trainer:
     """Runs a stage from the last checkpoint (or from nothing) to the last step of its budget."""
 
@@ -143,14 +184,25 @@ class Trainer:
         self.config = {**config, "optimisation": asdict(optimisation), "seed": options.seed}
         self.average = Average(stage.modules[stage.averaged], optimisation.ema)
         self.path = options.run_dir / "checkpoint.pt"
-        self.is_main = int(os.environ.get("RANK", "0")) == 0
+        self.is_main = stage.accelerator.is_main_process
+        self.guard = FiniteGuard()
         self.seconds = 0.0  # wall-clock of all runs that led here
         self.precision = options.precision
         if options.precision == "auto":
             self.precision = "bf16" if torch.cuda.is_available() else "fp32"
 
     def save(self, next_step: int) -> None:
-        """Write the checkpoint from which `next_step` follows."""
+        """Write the checkpoint from which `next_step` follows; only the first process does.
+
+        Raises:
+            UsageError: a weight or its average is not finite; the checkpoint before stays.
+        """
+        for name, values in self._weights():
+            if not bool(torch.stack([v.isfinite().all() for v in values.values()]).all()):
+                raise UsageError(
+                    f"step {next_step}: the weights of {name} are not finite; stopped, the last "
+                    f"good checkpoint is {self.path}"
+                )
         if not self.is_main:
             return
         payload = {
@@ -164,14 +216,33 @@ class Trainer:
         }
         write_atomically(self.path, payload)
 
+    def _weights(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        for name, module in self.stage.modules.items():
+            yield name, module.state_dict()
+        yield "the moving average", self.average.values
+
     def resume(self) -> int:
         """Load the checkpoint, if there is one; returns the step to go on with.
 
         Raises:
-            UsageError: the checkpoint is of another configuration, or cannot be read.
+            UsageError: the checkpoint is of another configuration, cannot be read, or is not there
+                for every process.
         """
-        if not self.path.exists():
-            return 0
+        first = self._load() if self.path.exists() else 0
+        found = self.stage.accelerator.gather(
+            torch.tensor([first], device=self.stage.accelerator.device)
+        )
+        if len(set(found.tolist())) > 1:
+            raise UsageError(
+                f"{self.path}: the processes go on from steps {found.tolist()}; --runs must name a "
+                "folder that all machines share"
+            )
+        if self.is_main:  # a kill while one was written leaves its temporary file
+            for partial in self.path.parent.glob(f".{self.path.name}.*"):
+                partial.unlink(missing_ok=True)
+        return first
+
+    def _load(self) -> int:
         try:
             payload = torch.load(self.path, map_location="cpu", weights_only=True)
             saved_config, next_step = payload["config"], payload["next_step"]
@@ -179,7 +250,7 @@ class Trainer:
             raise UsageError(f"{self.path}: not a readable checkpoint ({error})") from error
         if saved_config != repr(self.config):
             raise UsageError(
-                f"{self.path}: made with another configuration; give another --run-dir or remove it"
+                f"{self.path}: made with another configuration; give another --runs or remove it"
             )
         for name, module in self.stage.modules.items():
             module.load_state_dict(payload["modules"][name])
@@ -195,7 +266,7 @@ class Trainer:
         """Train; returns the last validation's scalars.
 
         Raises:
-            UsageError: a loss is not finite; the last good checkpoint stays.
+            UsageError: a loss or a gradient is not finite; the last good checkpoint stays.
         """
         first = self.resume()
         total, options = self.optimisation.steps, self.options
@@ -203,26 +274,36 @@ class Trainer:
         recent: deque[float] = deque(maxlen=10)
         start, before = time.monotonic(), self.seconds
         results: dict[str, float] = {}
+        on_cpu = self.stage.accelerator.device.type == "cpu"
+        every = {
+            "log": options.log_every,
+            "validate": options.validate_every,
+            "checkpoint": options.checkpoint_every,
+        }
         for step, rate in self._steps(first):
             for optimiser in self.stage.optimisers.values():
                 for group in optimiser.param_groups:
                     group["lr"] = rate
             scalars = self.stage.step(step)
+            self.guard.watch(scalars, step)
             self.average.update(self.stage.modules[self.stage.averaged], step)
             last = step + 1 == total
+            due = {k: (step + 1) % n == 0 or last for k, n in every.items()}
             self.seconds = before + time.monotonic() - start
-            if (step + 1) % options.log_every == 0 or last:
+            # Reading the values makes a GPU's queue run empty, so it is done only where it must be.
+            if any(due.values()) or on_cpu:
+                self.guard.check(self.path)
+            if due["log"]:
                 values = {k: float(v) for k, v in scalars.items()}
-                self._check_finite(values, step)
                 recent.append(values["loss"])
                 self._log(writer, {**values, "learning_rate": rate}, step)
-            if (step + 1) % options.validate_every == 0 or last:
+            if due["validate"]:
                 results = self.stage.validate(step, self.average)
                 self._log(writer, results, step)
                 if self.is_main:
                     shown = ", ".join(f"{k} {v:.4f}" for k, v in results.items())
                     print(f"step {step + 1}/{total}: {shown}", file=sys.stderr, flush=True)
-            if (step + 1) % options.checkpoint_every == 0 or last:
+            if due["checkpoint"]:
                 self.save(step + 1)
             if options.stop_at == step + 1:
                 break
@@ -255,14 +336,6 @@ class Trainer:
                 images = (step + 1 - first) * batch
                 rate = images / (time.monotonic() - start)
                 bar.update(task, completed=step + 1, rate=f"{rate:.0f} img/s")
-
-    def _check_finite(self, values: dict[str, float], step: int) -> None:
-        broken = [k for k, v in values.items() if not math.isfinite(v)]
-        if broken:
-            raise UsageError(
-                f"step {step + 1}: {broken[0]} is {values[broken[0]]}; stopped, the last good "
-                f"checkpoint is {self.path}"
-            )
 
     def _writer(self) -> Any:
         if not self.is_main:

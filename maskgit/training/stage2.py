@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -13,11 +12,24 @@ from torch import Tensor, nn
 from maskgit.masking import held_out_masks, masks_from_uniforms
 from maskgit.presets import Preset
 from maskgit.tokenizer import Tokenizer
-from maskgit.training.images import save_grid, to_tensor
-from maskgit.training.loop import Average, DataOrder, RunOptions, step_generator
+from maskgit.training.images import save_grid
+from maskgit.training.loop import Average, RunOptions, step_generator
+from maskgit.training.token_stage import TokenStage, spread
+from maskgit.training.tokens import TokenSource
 from maskgit.transformer import Transformer, TransformerConfig
 
 VALIDATION_IMAGES = 2000
+VALIDATION_BATCH = 250
+
+
+def transformer_config(preset: Preset) -> TransformerConfig:
+    """The sizes of stage 2 that a preset stands for."""
+    return TransformerConfig(
+        num_codes=preset.num_codes,
+        num_classes=preset.num_classes,
+        num_tokens=preset.num_tokens,
+        **asdict(preset.transformer),
+    )
 
 
 class MaskedLoss(nn.Module):
@@ -45,7 +57,7 @@ class MaskedLoss(nn.Module):
         return (each * per_image).sum() / len(tokens)
 
 
-class TransformerStage:
+class TransformerStage(TokenStage):
     """One optimiser step a batch of pre-computed tokens, masked by the run's own schedule."""
 
     averaged = "transformer"
@@ -54,93 +66,69 @@ class TransformerStage:
         self,
         preset: Preset,
         schedule: str,
-        train: tuple[np.ndarray, np.ndarray],
-        test: tuple[np.ndarray, np.ndarray],
-        tokenizer: Tokenizer,
+        train: TokenSource,
+        held_out: TokenSource | None,
+        tokenizer: Tokenizer | None,
         accelerator: Accelerator,
         options: RunOptions,
         min_mask_ratio: float = 0.0,
     ):
-        """train: tokens uint16 (n, N) and labels (n,); test: images uint8 (n, H, W, C), labels."""
+        """held_out: for the validation's NLL; tokenizer: for sample grids. None goes without."""
         self.preset, self.schedule, self.min_mask_ratio = preset, schedule, min_mask_ratio
-        self.accelerator, self.options = accelerator, options
-        device = accelerator.device
-        self.tokens = torch.from_numpy(train[0].astype(np.int64))
-        self.labels = torch.from_numpy(train[1])
-        self.tokenizer = tokenizer.to(device)
-        images = to_tensor(test[0][:VALIDATION_IMAGES]).to(device)
-        self.test_tokens = torch.cat([tokenizer.encode(x).flatten(1) for x in images.split(250)])
-        self.test_labels = torch.from_numpy(test[1][:VALIDATION_IMAGES]).to(device)
+        self.held_out = held_out
+        self.tokenizer = None if tokenizer is None else tokenizer.to(accelerator.device)
         torch.manual_seed(options.seed)
-        shape = preset.transformer
-        config = TransformerConfig(
-            num_codes=preset.num_codes,
-            num_classes=preset.num_classes,
-            num_tokens=preset.num_tokens,
-            width=shape.width,
-            layers=shape.layers,
-            heads=shape.heads,
-            mlp=shape.mlp,
-            dropout=shape.dropout,
+        self.transformer = Transformer(transformer_config(preset)).to(accelerator.device)
+        super().__init__(
+            self.transformer,
+            MaskedLoss(self.transformer, preset.label_smoothing),
+            train,
+            preset.transformer_training,
+            accelerator,
+            options,
         )
-        self.transformer = Transformer(config).to(device)
-        self.modules: dict[str, nn.Module] = {"transformer": self.transformer}
-        budget = preset.transformer_training
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "transformer": torch.optim.AdamW(
-                self.transformer.parameters(),
-                lr=budget.learning_rate,
-                betas=budget.betas,
-                weight_decay=budget.weight_decay,
-                fused=True,
-            )
-        }
-        self.loss = accelerator.prepare_model(MaskedLoss(self.transformer, preset.label_smoothing))
-        self.order = DataOrder(len(self.tokens), budget.batch_size, options.seed)
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """One step of the budget; returns the loss."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        batch = self.preset.transformer_training.batch_size
+    def inputs(self, step: int) -> tuple[Tensor, ...]:
+        """The masks (B, N) of the whole batch."""
         generator = step_generator(self.options.seed, step)
-        uniforms = torch.rand(batch, 1 + self.preset.num_tokens, generator=generator)
-        mask = masks_from_uniforms(
-            self.schedule, uniforms[:, 0], uniforms[:, 1:], self.min_mask_ratio
+        shape = (self.optimisation.batch_size, 1 + self.preset.num_tokens)
+        uniforms = torch.rand(shape, generator=generator)
+        return (
+            masks_from_uniforms(
+                self.schedule, uniforms[:, 0], uniforms[:, 1:], self.min_mask_ratio
+            ),
         )
-        torch.manual_seed(step_generator(self.options.seed, step, 1 + rank).initial_seed())
-        picked = torch.from_numpy(self.order.batch(step))[rank::world]
-        device = self.accelerator.device
-        with self.accelerator.autocast():
-            loss = self.loss(
-                self.labels[picked].to(device),
-                self.tokens[picked].to(device),
-                mask[rank::world].to(device),
-            )
-        optimiser = self.optimisers["transformer"]
-        optimiser.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        parameters = self.transformer.parameters()
-        nn.utils.clip_grad_norm_(parameters, self.preset.transformer_training.clip_norm)
-        optimiser.step()
-        return {"loss": loss.detach()}
 
     @torch.inference_mode()
     def validate(self, step: int, average: Average) -> dict[str, float]:
-        """NLL (nats a masked token, no smoothing) of held-out images under the run's schedule."""
-        device = self.accelerator.device
-        with average.swapped(self.transformer):
-            measure = MaskedLoss(self.transformer, 0.0)
-            ids = torch.arange(len(self.test_tokens))
-            mask = held_out_masks(self.schedule, ids, self.preset.num_tokens).to(device)
-            total = 0.0
-            for rows in ids.split(250):
-                part = measure(self.test_labels[rows], self.test_tokens[rows], mask[rows])
-                total += float(part) * len(rows)
-            if self.accelerator.is_main_process:
-                self._save_samples(step)
-        return {"validation_nll": total / len(ids)}
+        """NLL (nats a masked token, no smoothing) of held-out images under the run's schedule.
 
-    def _save_samples(self, step: int) -> None:
+        The processes share the images.
+        """
+        results = {}
+        with average.swapped(self.transformer):
+            if self.held_out is not None:
+                results["validation_nll"] = self._held_out_nll(self.held_out)
+            if self.tokenizer is not None and self.accelerator.is_main_process:
+                self._save_samples(step, self.tokenizer)
+        return results
+
+    def _held_out_nll(self, source: TokenSource) -> float:
+        accelerator = self.accelerator
+        device = accelerator.device
+        measure = MaskedLoss(self.transformer, 0.0)
+        ids = torch.from_numpy(spread(len(source), VALIDATION_IMAGES))
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        mine = ids[accelerator.process_index :: accelerator.num_processes]
+        for rows in mine.split(VALIDATION_BATCH):
+            tokens, labels = source.batch(rows.numpy(), 0)
+            mask = held_out_masks(self.schedule, rows, self.preset.num_tokens)
+            with accelerator.autocast():
+                loss = measure(labels.to(device), tokens.to(device), mask.to(device))
+            total += loss.double() * len(rows)
+        return float(accelerator.reduce(total, "sum")) / len(ids)
+
+    def _save_samples(self, step: int, tokenizer: Tokenizer) -> None:
         """Ten images of each of ten classes (T = 12), one class a row."""
         from maskgit.decoding import generate
 
@@ -154,11 +142,5 @@ class TransformerStage:
             choice_temperature=self.preset.choice_temperature,
             seed=self.options.seed,
         )
-        images = self.tokenizer.decode(tokens.view(-1, *self.preset.grid))
+        images = tokenizer.decode(tokens.view(-1, *self.preset.grid))
         save_grid(images, self.options.run_dir / "samples" / f"{step + 1:07d}.png", 10)
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Nothing to load: every random choice follows from (seed, step)."""
