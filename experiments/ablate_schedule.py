@@ -2,6 +2,7 @@
 
     python experiments/ablate_schedule.py --T 4..60                      # all 399 cells
     python experiments/ablate_schedule.py --T 4,8,16 --num-samples 100   # a first look
+    python experiments/ablate_schedule.py --preset imagenet256 --T 4..60 # the released weights
 
 Samples every cell of schedules x T x seeds with the transformer trained for that schedule, measures
 FID, IS, precision, recall, KID and NLL, and writes a report. Killed or stopped, the same command
@@ -42,7 +43,8 @@ def run(options: Options) -> int:
     options.metric_list()
     preset = get_preset(options.preset)
     known = list(preset.schedules)
-    if options.weights is not None and options.schedules != "all":
+    # One's own weights, and an official file, decode with any schedule.
+    if (options.weights is not None or preset.official) and options.schedules != "all":
         known += [name for name in options.schedules.split(",") if name not in known]
         for name in known:
             validate(name)
@@ -56,6 +58,8 @@ def run(options: Options) -> int:
         seeds=options.seed_list(),
         num_samples=options.num_samples or preset.num_samples,
         choice_temperature=options.choice_temperature,
+        features=options.features or preset.features,
+        backend=options.backend,
     )
     return run_sweep(NAME, options, cells)
 

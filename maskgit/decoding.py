@@ -40,7 +40,7 @@ from torch import Tensor
 from maskgit.errors import UsageError
 from maskgit.noise import gumbel, position_uniforms, prng_key
 from maskgit.schedules import mask_counts
-from maskgit.transformer import Transformer
+from maskgit.transformer import Transformer, TransformerConfig
 
 MIN_ROWS = 64
 ROW_MULTIPLE = 16
@@ -108,7 +108,8 @@ def generate(  # type: ignore[misc]  # the overloads leave the other settings to
     """
     settings = _Settings(steps, start, choice_temperature, sampling_temperature, seed, trace)
     settings.check()
-    state = _begin(transformer, settings, schedule, labels, sample_ids, tokens)
+    device = transformer.word_embeddings.weight.device
+    state = _begin(transformer.config, device, settings, schedule, labels, sample_ids, tokens)
     images, length = state.grid.shape
     if batch_size is None:
         rows = CPU_ROWS if state.grid.device.type == "cpu" else GPU_ROWS
@@ -296,7 +297,8 @@ def mask_least_confident(confidence: Tensor, counts: Tensor) -> Tensor:
 
 
 def _begin(
-    transformer: Transformer,
+    config: TransformerConfig,
+    device: torch.device,
     settings: _Settings,
     schedule: str,
     labels: Tensor,
@@ -304,8 +306,6 @@ def _begin(
     tokens: Tensor | None,
 ) -> _State:
     """Check the images asked for and lay them out."""
-    config = transformer.config
-    device = transformer.word_embeddings.weight.device
     labels = _integers("labels", labels, (None,), device)
     _check_range("labels", labels, 0, config.num_classes - 1)
     images, length = len(labels), config.num_tokens

@@ -15,7 +15,7 @@ from reports.page import Page, Section, Text
 from reports.provenance import cells_section, protocol_section
 from reports.samples import Row, first_of_each_class, sample_grid
 from reports.schedule_data import METRICS, ScheduleData, collect, evidence
-from reports.schedule_figures import figure8, gamma_of, metric_figure, spread_words
+from reports.schedule_figures import NAMES, figure8, gamma_of, metric_figure, spread_words
 from reports.tables import DASH, Table, and_list, mean_sd, number, ranges
 from reports.verdicts import Point, best_of, judge, sweet_spot, within_noise
 
@@ -23,6 +23,8 @@ DIGITS = {"fid": 2, "is": 2, "precision": 3, "recall": 3, "kid": 4, "nll": 3}
 HEADS = {"fid": "FID ↓", "is": "IS ↑", "precision": "Precision ↑", "recall": "Recall ↑"}
 HEADS |= {"nll": "NLL"}
 FEW_SAMPLES = 10_000
+PAPER_PRESET = "imagenet256"  # of the paper's Table 3
+MIDDLE = 8  # the T whose samples are shown where no FID says which is best
 
 
 @lru_cache(maxsize=1)
@@ -115,17 +117,17 @@ def _table3_section(data: ScheduleData, rule: Mapping[str, Any]) -> Section:
         "it”: every T whose FID cannot be told from the best by the tolerance of the sweet spot."
     )
     table = Table("table3", caption, head, rows, align="lr" + "l" + "r" * 10, data=(names, exact))
-    note = (
-        f"The numbers themselves are not comparable with the paper's: {_difference(data)}. "
-        "Only the shapes are."
-    )
+    note = _difference(data)
     sizes = _sizes(data)
-    if sizes and sizes[-1] < FEW_SAMPLES:
+    if curves["fid"] and sizes and sizes[-1] < FEW_SAMPLES:
         note += (
             f" FID of {sizes[-1]} samples lies above that of many (the bias falls like 1/N and "
             "depends on the model), so these values are for comparison within this table alone."
         )
-    return Section("Table 3: the best T of each schedule", [table, Text(note)])
+    blocks: list[Text | Table | Figure] = [table, Text(note)]
+    if missing := data.missing_words():
+        blocks.append(Text("Finished cells lack metrics, for these reasons:", missing))
+    return Section("Table 3: the best T of each schedule", blocks)
 
 
 def _mean_words(data: ScheduleData) -> str:
@@ -137,7 +139,15 @@ def _mean_words(data: ScheduleData) -> str:
 def _difference(data: ScheduleData) -> str:
     protocol = data.run.protocol
     features, reference = protocol.get("features", "?"), protocol.get("reference", "?")
-    return f"FID here is between features of {features} and the reference {reference}"
+    ours = f"FID here is between features of {features} and the reference {reference}"
+    if data.run.preset == PAPER_PRESET:
+        return (
+            f"{ours}. Hold the numbers against the paper's only where that is the paper's protocol "
+            "and the samples are as many as the paper's."
+        )
+    return (
+        f"The numbers themselves are not comparable with the paper's: {ours}. Only the shapes are."
+    )
 
 
 # A model's NLL does not depend on the seed of sampling: then there is no spread to print.
@@ -154,7 +164,9 @@ def _value(point: Point | None, metric: str) -> str:
 
 def _figure8_section(data: ScheduleData, rule: Mapping[str, Any]) -> Section:
     figure = figure8(data, rule)
-    blocks: list[Text | Table | Figure] = [figure] if figure else [Text("No cell has a FID.")]
+    why = data.why_absent("fid")
+    none = f"No cell has a FID: {why}." if why else "No cell has a FID."
+    blocks: list[Text | Table | Figure] = [figure] if figure else [Text(none)]
     drawn = gamma_of(data.run.protocol, data.schedules)
     without = [schedule for schedule in data.schedules if schedule not in drawn]
     if without and not drawn:
@@ -205,9 +217,14 @@ def _metrics_section(data: ScheduleData) -> Section:
         metric_figure(data, "precision_recall", ["precision", "recall"]),
     ]
     blocks: list[Text | Table | Figure] = [figure for figure in figures if figure]
+    curves = {metric: data.curves(metric) for metric in METRICS}
+    blocks += [
+        Text(f"No cell has a value of {NAMES[metric]}: {why}.")
+        for metric in ("is", "precision", "recall")
+        if not curves[metric] and (why := data.why_absent(metric))
+    ]
     if not blocks:
         blocks = [Text("No cell has these metrics.")]
-    curves = {metric: data.curves(metric) for metric in METRICS}
     names = ["schedule", "T"]
     names += [f"{metric}_{part}" for metric in METRICS for part in ("mean", "sd", "n")]
     rows = []
@@ -236,11 +253,13 @@ def _samples_section(data: ScheduleData, bests: Mapping[str, int]) -> Section:
     best_rows: list[Row] = []
     figures: list[Figure] = []
     for schedule in data.schedules:
-        if schedule not in bests:
+        steps = _steps_to_show(data, schedule, bests.get(schedule))
+        if steps is None:
             continue
-        first, best, last = _steps_to_show(data, schedule, bests[schedule])
+        first, best, last = steps
         rows = []
-        for T, word in {first: "fewest", last: "most", best: "best FID"}.items():
+        middle = "best FID" if schedule in bests else "no FID"
+        for T, word in {first: "fewest", last: "most", best: middle}.items():
             row = _row(data, schedule, T, f"T = {T}\n{word}")
             if row:
                 rows.append((T, row))
@@ -252,7 +271,8 @@ def _samples_section(data: ScheduleData, bests: Mapping[str, int]) -> Section:
                 sample_grid(
                     f"samples_{schedule}",
                     f"Samples of the {schedule} schedule, one column a class",
-                    f"**{schedule}** at the fewest iterations, at its best T and at the most.",
+                    f"**{schedule}** at the fewest iterations, {_middle_words(schedule, bests)} "
+                    "and at the most.",
                     shown,
                     names,
                 )
@@ -261,8 +281,10 @@ def _samples_section(data: ScheduleData, bests: Mapping[str, int]) -> Section:
         return Section("Samples", [Text("No samples were stored with these cells.")])
     overview = sample_grid(
         "samples_best",
-        "Samples of each schedule at its best T, one column a class",
-        "Every schedule at its best T.",
+        f"Samples of each schedule at {'its best T' if bests else 'one T'}, one column a class",
+        "Every schedule at its best T."
+        if bests
+        else f"Every schedule at its T next to {MIDDLE}, as no cell has a FID.",
         best_rows,
         names,
     )
@@ -273,12 +295,20 @@ def _samples_section(data: ScheduleData, bests: Mapping[str, int]) -> Section:
     return Section("Samples", [Text(words), overview, *figures])
 
 
-def _steps_to_show(data: ScheduleData, schedule: str, best: int) -> tuple[int, int, int]:
+def _middle_words(schedule: str, bests: Mapping[str, int]) -> str:
+    return "at its best T" if schedule in bests else f"at T next to {MIDDLE}"
+
+
+def _steps_to_show(
+    data: ScheduleData, schedule: str, best: int | None
+) -> tuple[int, int, int] | None:
     frame = data.frame[(data.frame["schedule"] == schedule) & (data.frame["status"] == "done")]
     there = sorted(set(map(int, frame["T"])))
+    if not there:
+        return None
     first = 4 if 4 in there else there[0]
     last = 60 if 60 in there else there[-1]
-    return first, best, last
+    return first, best or min(there, key=lambda T: (abs(T - MIDDLE), T)), last
 
 
 def _row(data: ScheduleData, schedule: str, T: int, label: str) -> Row | None:

@@ -22,7 +22,14 @@ from reports.errors import UsageError
 from reports.load import load_run, read_grid
 
 # Experiment -> module with `make_page(run) -> Page`. A new report is one line here.
-BUILDERS = {"ablate_schedule": "reports.ablate_schedule"}
+BUILDERS = {
+    "ablate_schedule": "reports.ablate_schedule",
+    "decoding_trace": "reports.decoding_trace",
+    "editing": "reports.editing",
+    "failure_cases": "reports.failure_cases",
+    "panorama": "reports.panorama",
+    "runtime": "reports.runtime",
+}
 MANIFEST = "SHA256SUMS"
 
 

@@ -258,6 +258,25 @@ def _log_axis(ax: Axes, which: str, base: int, ticks: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def empty_axes(ax: Axes, words: str) -> None:
+    """Axes without curves that say why there are none."""
+    import textwrap
+
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+    ax.text(
+        0.5,
+        0.5,
+        textwrap.fill(words, 42),
+        transform=ax.transAxes,
+        horizontalalignment="center",
+        verticalalignment="center",
+        color=INK,
+        parse_math=False,
+    )
+
+
 # ---- curves against T ---------------------------------------------------------------------------
 
 

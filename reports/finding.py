@@ -23,7 +23,8 @@ def sentences(evidence: Evidence, declared: Mapping[str, Any]) -> list[str]:
     shapes = declared["shapes"]
     bests = {s: best for s, curve in evidence.curves.items() if (best := best_of(curve))}
     if not bests:
-        return ["No cell has a FID, so nothing can be said about the schedules."]
+        why = f" ({evidence.why_no_fid})" if evidence.why_no_fid else ""
+        return [f"No cell has a FID{why}, so nothing can be said about the schedules."]
     ranked = sorted(bests, key=lambda s: (bests[s].mean, s))
     rule = {"one_seed_relative": shapes["one_seed_relative"], **shapes["cosine_first"]}
     return [

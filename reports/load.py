@@ -48,7 +48,7 @@ class Entry:
         """The reason, in one line, why a done cell has no usable value of this metric."""
         reason = self.result.get("missing", {}).get(name)
         if reason:
-            return one_line(reason)
+            return one_line(reason, 400)
         if name in self.result.get("metrics", {}):
             return "not a finite number"
         return "not in the result"

@@ -13,21 +13,27 @@ from reports.schedule_data import METRICS, ScheduleData, weights_of
 from reports.tables import DASH, Table
 
 MOST_LISTED = 40
+USUAL_FEATURES = {"embedded": "fashion-resnet"}
 
 
 def protocol_section(data: ScheduleData) -> Section:
     """What every cell shares, the model cards, weights and library versions."""
+    told = ("gamma", "class_names", "metrics", "transformer", "flags", "missing")
     rows = [
         [name, _short(value)]
         for name, value in sorted(data.run.protocol.items())
-        if name not in ("gamma", "class_names", "metrics")
+        if name not in told
     ]
     rows += [["seeds", ", ".join(map(str, data.seeds))], ["n", str(len(data.seeds))]]
     done = [data.entries[k] for k in data.frame[data.frame["status"] == "done"]["key"]]
     blocks: list[Text | Table | Figure] = [
         Text(f"The command: `{command(data)}`"),
-        Table("protocol", "What every cell shares.", ["Setting", "Value"], rows, "ll", latex=False),
     ]
+    if transformer := data.run.protocol.get("transformer"):
+        blocks.append(Text(f"Models: {one_line(transformer)}."))
+    blocks.append(
+        Table("protocol", "What every cell shares.", ["Setting", "Value"], rows, "ll", latex=False)
+    )
     blocks += _model_tables(data)
     blocks.append(_provenance_table(done))
     return Section("Protocol and provenance", blocks)
@@ -47,6 +53,13 @@ def command(data: ScheduleData) -> str:
         words.append(f"--metrics {','.join(metric for metric in METRICS if metric in asked)}")
     temperatures = {cell.get("choice_temperature", 4.5) for cell in cells} - {4.5}
     words += [f"--choice-temperature {value:g}" for value in sorted(temperatures)]
+    # The embedded benchmark's command is short: what its preset has anyway is not repeated.
+    usual = {"features": USUAL_FEATURES.get(data.run.preset, ""), "backend": "torch"}
+    for name, value in usual.items():
+        others = {str(cell[name]) for cell in cells if name in cell} - {value}
+        words += [f"--{name} {other}" for other in sorted(others)]
+    flags = data.run.protocol.get("flags", [])
+    words += [f"{one_line(flag)} FOLDER" for flag in flags if isinstance(flag, str)]
     return " ".join(words)
 
 
@@ -167,11 +180,7 @@ def cells_section(data: ScheduleData) -> Section:
             more = f" and {count - MOST_LISTED} more (in the CSV)" if count > MOST_LISTED else ""
             lines.append(f"{count} x {reason}: {'; '.join(which[:MOST_LISTED])}{more}")
         blocks.append(Text(f"{status.capitalize()} cells:", lines))
-    gaps = [
-        f"{metric}: {count} x {reason}"
-        for metric, reasons in data.absent.items()
-        for reason, count in reasons.items()
-    ]
+    gaps = data.missing_words()
     if gaps:
         blocks.append(Text("Metrics that finished cells do not have:", gaps))
     return Section("Cells", blocks)

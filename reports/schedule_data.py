@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,8 +56,28 @@ class ScheduleData:
                 }
         return curves
 
+    def why_absent(self, metric: str) -> str:
+        """Why finished cells have no value of a metric, in a few words; empty if they all do."""
+        return "; ".join(dict.fromkeys(brief(reason) for reason in self.absent[metric]))
+
+    def missing_words(self) -> list[str]:
+        """The reasons why finished cells lack metrics, in full: `fid, kid: 4 x reason`."""
+        found: dict[tuple[str, int], list[str]] = {}
+        for metric, reasons in self.absent.items():
+            for reason, count in reasons.items():
+                found.setdefault((reason, count), []).append(metric)
+        return [
+            f"{', '.join(metrics)}: {count} x {reason}"
+            for (reason, count), metrics in found.items()
+        ]
+
     def count(self, status: str) -> int:
         return int((self.frame["status"] == status).sum())
+
+
+def brief(reason: str) -> str:
+    """The head of a reason: what is missing, without where it was looked for and how to get it."""
+    return re.split(r"; | \(|: expected ", reason, maxsplit=1)[0]
 
 
 def collect(run: Run, order: Sequence[str]) -> ScheduleData:
@@ -116,7 +137,9 @@ def collect(run: Run, order: Sequence[str]) -> ScheduleData:
 
 def evidence(data: ScheduleData) -> Evidence:
     """The FID curves and what limits them, for the verdicts."""
-    return Evidence(data.curves("fid"), _unfinished(data), tuple(_obstacles(data)))
+    return Evidence(
+        data.curves("fid"), _unfinished(data), tuple(_obstacles(data)), data.why_absent("fid")
+    )
 
 
 def weights_of(entry: Entry) -> dict[str, str]:

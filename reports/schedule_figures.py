@@ -10,6 +10,7 @@ from reports.figures import (
     Style,
     curves_against_steps,
     darker,
+    empty_axes,
     house_style,
     new_canvas,
     spread,
@@ -43,11 +44,15 @@ def gamma_of(protocol: Mapping[str, Any], schedules: Sequence[str]) -> dict[str,
 
 
 def figure8(data: ScheduleData, rule: Mapping[str, Any]) -> Figure | None:
-    """Left gamma(r) (left out where the run did not store it), right FID against T."""
+    """Left gamma(r) (left out where the run did not store it), right FID against T.
+
+    Where no cell has a FID, the right panel says why; where no cell is done either, it is left out.
+    """
     curves, gamma = data.curves("fid"), gamma_of(data.run.protocol, data.schedules)
+    why = data.why_absent("fid")
     if not curves and not gamma:
         return None
-    panels = [name for name, there in (("gamma", gamma), ("fid", curves)) if there]
+    panels = [name for name, there in (("gamma", gamma), ("fid", curves or why)) if there]
     with house_style():
         canvas = new_canvas({1: 7.6, 2: 12.0}[len(panels)], 5.0)
         left = 0.065 if len(panels) == 2 else 0.1
@@ -64,6 +69,10 @@ def figure8(data: ScheduleData, rule: Mapping[str, Any]) -> Figure | None:
             logarithmic = curves_against_steps(ax, curves, data.schedules, marks)
             ax.set_title("Quality against the number of iterations")
             ax.set_ylabel("FID (log scale)" if logarithmic else "FID")
+        elif why:
+            ax = canvas.add_axes(boxes["fid"])
+            ax.set_title("Quality against the number of iterations")
+            empty_axes(ax, f"No cell has a FID: {why}")
     parts = ["The seven mask scheduling functions of the paper" if len(gamma) == 7 else "gamma(r)"]
     parts = [f"Left: {parts[0]}, for N = {data.run.protocol.get('num_tokens', '?')}."]
     parts = parts if gamma else []
@@ -74,6 +83,8 @@ def figure8(data: ScheduleData, rule: Mapping[str, Any]) -> Figure | None:
             f"{spread_words(data)}. Large dot: a sweet spot; ring: the best T where there is "
             "none, because FID at both ends is not clearly worse."
         )
+    elif why:
+        parts.append("Right: empty, for the reason that it states.")
     return Figure(
         "figure8",
         "Mask scheduling functions, and FID against the number of iterations T",

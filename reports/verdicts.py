@@ -52,11 +52,13 @@ class Evidence:
 
     `unfinished` counts cells asked for and not there. `obstacles` are reasons, one a line, why the
     schedules cannot be held against each other at all (unequal training budgets, say).
+    `why_no_fid` says in a few words why finished cells have no FID, if some have none.
     """
 
     curves: Mapping[str, Curve]
     unfinished: int = 0
     obstacles: Sequence[str] = ()
+    why_no_fid: str = ""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,8 @@ def _stopped(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str] | N
     absent = [schedule for schedule in needed if not evidence.curves.get(schedule)]
     if absent:
         which = ", ".join(absent) if len(absent) < len(needed) else "any schedule of the paper"
-        return NOT_RUN, f"no FID for {which}"
+        why = f": {evidence.why_no_fid}" if evidence.why_no_fid else ""
+        return NOT_RUN, f"no FID for {which}{why}"
     low, high = rule["T_range"]
     ends = {
         s: (min(points), max(points)) for s in needed if (points := eligible(evidence.curves[s]))

@@ -3,10 +3,19 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+BACKENDS = ("torch", "jax")
+SAMPLERS = ("maskgit", "autoregressive")
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting of the sampler: everything that its samples depend on, apart from the weights."""
+    """One setting of the sampler and what measures it: all that the numbers depend on, apart from
+    weights, data and code.
+
+    features: name of the feature network; empty stands for the preset's.
+    sampler: "autoregressive" draws one token after the other; schedule and choice_temperature then
+        mean nothing, and steps is the number of tokens (see `grid.autoregressive_cells`).
+    """
 
     experiment: str
     preset: str
@@ -16,6 +25,9 @@ class Cell:
     num_samples: int
     choice_temperature: float = 4.5
     sampling_temperature: float = 1.0
+    features: str = ""
+    backend: str = "torch"
+    sampler: str = "maskgit"
 
     def __post_init__(self) -> None:
         # 4 and 4.0 are one temperature, so they must be one key.
@@ -42,7 +54,12 @@ class Task:
     def label(self) -> str:
         """The cell in a few words, for messages."""
         skip = ("experiment", "preset")
-        return " ".join(f"{name}={value}" for name, value in self.cell.items() if name not in skip)
+        usual = (("backend", "torch"), ("sampler", "maskgit"))
+        return " ".join(
+            f"{name}={value}"
+            for name, value in self.cell.items()
+            if name not in skip and (name, value) not in usual
+        )
 
 
 @dataclass(frozen=True)

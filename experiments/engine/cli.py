@@ -105,6 +105,14 @@ def _joined(options: type, arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+def is_usage_error(error: BaseException) -> bool:
+    """Whether it is a UsageError, or a kind of one: maskgit, eval and reports each have their own.
+
+    By name, because importing those packages takes longer than --help may.
+    """
+    return any(kind.__name__ == "UsageError" for kind in type(error).__mro__)
+
+
 def main(run: Callable[[Any], int], options: type, prog: str, description: str) -> None:
     """Parse the command line, run, and end the process with its exit code.
 
@@ -122,8 +130,7 @@ def main(run: Callable[[Any], int], options: type, prog: str, description: str) 
         print(f"error: {error}", file=sys.stderr)
         code = 1
     except ValueError as error:
-        # maskgit, eval and reports each have a UsageError of their own.
-        if type(error).__name__ != "UsageError":
+        if not is_usage_error(error):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2

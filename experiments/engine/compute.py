@@ -2,16 +2,17 @@
 
     tokens -> images (memory only) -> features -> metrics
 
-The networks and the reference are loaded once per process; a process keeps one transformer, so
-cells arrive ordered by schedule.
+Networks and references are loaded once per process; a process keeps one transformer of a backend,
+so cells arrive ordered by their transformer.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.engine.cells import Outcome, Task
-from experiments.engine.request import Request, StageKeys
+from experiments.engine.keys import digest
+from experiments.engine.labels import shown_samples
+from experiments.engine.networks import give_back
+from experiments.engine.request import NOT_MASKED, Request, StageKeys
 from experiments.engine.stages import Stages
 
 if TYPE_CHECKING:
     from eval.features import Extractor, Features
-    from maskgit.tokenizer import Tokenizer
-    from maskgit.transformer import Transformer
+    from experiments.engine.measuring import Real
 
-PER_CLASS = 2  # images of each class kept for the report
+# One module each with `sample_tokens` and `decode_batches`, so that a stage's fingerprint covers
+# what it runs and no more.
+SAMPLING = {
+    ("torch", "maskgit"): "experiments.engine.sampling",
+    ("torch", "autoregressive"): "experiments.engine.sampling_autoregressive",
+    ("jax", "maskgit"): "experiments.engine.sampling_jax",
+}
+IMAGING = {"torch": "experiments.engine.imaging", "jax": "experiments.engine.imaging_jax"}
 
 
 def available_cores() -> int:
@@ -49,9 +59,10 @@ def resolve_device(device: str, worker: int = 0) -> str:
 
 
 @cache
-def library_versions() -> dict[str, str]:
+def library_versions(backend: str = "torch") -> dict[str, str]:
     """Versions of the libraries that compute."""
-    return {name: version(name) for name in ("torch", "numpy", "maskgit-bench")}
+    names = ("torch", "numpy", "maskgit-bench", *(("jax",) if backend == "jax" else ()))
+    return {name: version(name) for name in names}
 
 
 class SamplerComputer:
@@ -79,33 +90,77 @@ class SamplerComputer:
         self._where = resolve_device(self.device, worker)
         self._stages = Stages(self.run)
         self._loaded: dict[str, Any] = {}
-        self._transformer: tuple[str, Transformer] | None = None
+        self._samplers: dict[str, tuple[str, Any]] = {}
 
-    def transformer(self, schedule: str) -> Transformer:
-        """The transformer of a schedule; the one before is let go."""
-        from maskgit.checkpoints import load_transformer
+    @property
+    def where(self) -> str:
+        """The torch device of this worker."""
+        return self._where
 
-        if self._transformer is None or self._transformer[0] != schedule:
-            self._transformer = None  # never two at a time in memory
-            model = load_transformer(self.request.transformers[schedule])
-            self._transformer = schedule, model.to(self._where).eval()
-        return self._transformer[1]
+    def sampler(self, cell: dict[str, Any], backend: str | None = None) -> Any:
+        """The network that samples a cell, in that backend (by default the cell's).
 
-    def tokenizer(self) -> Tokenizer:
+        The one before is let go first: never two of a backend at a time in memory.
+        """
+        backend = backend or cell["backend"]
+        network = self.request.network(cell)
+        identity = digest(network.identity)
+        if self._samplers.get(backend, ("",))[0] != identity:
+            self._samplers.pop(backend, None)
+            self._samplers[backend] = identity, self._load(cell["sampler"], backend, network.path)
+            give_back()
+        return self._samplers[backend][1]
+
+    def _load(self, sampler: str, backend: str, path: Path) -> Any:
+        from maskgit import checkpoints
+        from maskgit.presets import get_preset
+
+        if sampler == "autoregressive":
+            return checkpoints.load_autoregressive(path).to(self._where).eval()
+        codes = get_preset(self.request.preset).num_codes
+        if backend == "jax":
+            self._place_jax()
+            from maskgit.jax import load_transformer
+
+            return load_transformer(path, num_codes=codes)
+        return checkpoints.load_transformer(path, num_codes=codes).to(self._where).eval()
+
+    def tokenizer(self, backend: str = "torch") -> Any:
         """The tokenizer, loaded at its first use."""
-        from maskgit.checkpoints import load_tokenizer
+        path = self.request.networks["tokenizer"].path
 
-        return self._once(
-            "tokenizer", lambda: load_tokenizer(self.request.tokenizer).to(self._where).eval()
-        )
+        def load() -> Any:
+            if backend == "jax":
+                self._place_jax()
+                from maskgit.jax import load_tokenizer
 
-    def extractor(self) -> Extractor:
-        """The feature network, loaded at its first use."""
-        from eval.features import get_extractor
+                return load_tokenizer(path)
+            from maskgit import checkpoints
 
-        return self._once(
-            "extractor", lambda: get_extractor(self.request.features, device=self._where)
-        )
+            return checkpoints.load_tokenizer(path).to(self._where).eval()
+
+        return self._once(f"tokenizer {backend}", load)
+
+    def _place_jax(self) -> None:
+        # JAX takes the accelerators it finds; --device cpu is to hold for it too.
+        if self.device == "cpu":
+            import jax
+
+            jax.config.update("jax_platforms", "cpu")
+
+    def extractor(self, features: str) -> Extractor:
+        """A feature network, loaded at its first use."""
+        side = self.request.sides[features]
+        return self._once(f"extractor {features}", lambda: side.extractor(self._where))
+
+    def real(self, features: str) -> Real | None:
+        """The reference of a feature network, loaded at its first use; None if it is not here."""
+        from experiments.engine.measuring import Real
+
+        side = self.request.sides[features]
+        if side.no_reference:
+            return None
+        return self._once(f"reference {features}", lambda: Real(side.real()))
 
     def _once(self, name: str, load: Callable[[], Any]) -> Any:
         if name not in self._loaded:
@@ -114,104 +169,137 @@ class SamplerComputer:
 
     def compute(self, task: Task) -> Outcome:
         """All stages of one cell. What a stage's file holds is not computed again."""
-        from eval.statistics import load_reference
-        from experiments.engine.imaging import ROUNDING
-        from experiments.engine.measuring import measure, real_subset
+        from experiments.engine.measuring import measure
 
         keys: StageKeys = task.spec
         cell, seconds = task.cell, dict[str, float]()
-        reference = load_reference(self.request.reference, self.request.features)
+        side, real = self.request.sides[cell["features"]], self.real(cell["features"])
         with _timed(seconds, "tokens"):
             tokens = self.tokens(task)
         with _timed(seconds, "features"):
             images, features = self.images_and_features(cell, keys, tokens)
         with _timed(seconds, "metrics"):
-            metrics, missing = measure(list(self.request.metrics), features, reference)
+            metrics, missing = measure(
+                self.request.metrics,
+                side.features,
+                features,
+                real,
+                side.no_features,
+                side.no_reference,
+            )
         if "nll" in self.request.metrics:
-            with _timed(seconds, "likelihood"):
-                metrics["nll"] = self.nll(cell["schedule"], keys)
-        extractor = self.extractor()
-        protocol = {
-            **keys.protocol,
-            "features": self.request.features,
-            "extractor": extractor.protocol,
-            "reference": reference.name,
-            "reference_n": reference.n,
-            "reference_sha256": reference.sha256,
-            "real_n": len(real_subset(reference, cell["num_samples"])),
-            "resize": extractor.protocol["resize"],
-            "rounding": ROUNDING,
-            "versions": library_versions(),
-        }
+            if cell["sampler"] != "maskgit":
+                missing["nll"] = NOT_MASKED
+            elif self.request.held_out.why:
+                missing["nll"] = self.request.held_out.why
+            else:
+                with _timed(seconds, "likelihood"):
+                    metrics["nll"] = self.nll(cell, keys)
         return Outcome(
             metrics=metrics,
             missing=missing,
-            protocol=protocol,
+            protocol={**keys.protocol, **self.protocol(cell)},
             arrays=images,
             timing={"stages": seconds, "device": self._where, "threads": self._threads},
         )
 
+    def protocol(self, cell: dict[str, Any]) -> dict[str, Any]:
+        """What a cell's numbers depend on, in words and hashes; what is missing is left out."""
+        from experiments.engine.imaging import ROUNDING
+
+        side, real = self.request.sides[cell["features"]], self.real(cell["features"])
+        protocol: dict[str, Any] = {
+            "features": side.features,
+            "reference": side.reference,
+            "rounding": ROUNDING,
+            "versions": library_versions(cell["backend"]),
+        }
+        if not side.no_features:
+            extractor = self.extractor(side.features)
+            protocol |= {"extractor": extractor.protocol, "resize": extractor.protocol["resize"]}
+        if real is not None:
+            protocol |= {
+                "reference_n": real.reference.n,
+                "reference_sha256": real.reference.sha256,
+                "real_n": len(real.reference.features[: cell["num_samples"]]),
+            }
+        return protocol
+
     def tokens(self, task: Task) -> np.ndarray:
         """Tokens uint16 (n, N) of a cell."""
-        from experiments.engine.sampling import sample_tokens
-
-        cell = task.cell
         return self._stages.tokens(
-            task.spec.tokens,
-            cell["num_samples"],
-            lambda: sample_tokens(self.transformer(cell["schedule"]), cell, self.batch_size),
+            task.spec.tokens, task.cell["num_samples"], lambda: self.sample(task.cell)
         )
+
+    def sample(self, cell: dict[str, Any]) -> np.ndarray:
+        """Tokens uint16 (n, N) of a cell, sampled now."""
+        module = import_module(SAMPLING[cell["backend"], cell["sampler"]])
+        return module.sample_tokens(self.sampler(cell), cell, self.batch_size)
+
+    def decode(self, tokens: np.ndarray, backend: str) -> Iterator[np.ndarray]:
+        """Images uint8 (m, H, W, C) of tokens (n, N), a few at a time."""
+        from maskgit.presets import get_preset
+
+        module = import_module(IMAGING[backend])
+        grid = get_preset(self.request.preset).grid
+        return module.decode_batches(self.tokenizer(backend), tokens, grid)
 
     def images_and_features(
         self, cell: dict[str, Any], keys: StageKeys, tokens: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], Features]:
-        """({images uint8, labels} of the first few of each class, features of all)."""
+    ) -> tuple[dict[str, np.ndarray], Features | None]:
+        """({images uint8, labels} of a few samples, features of all or None without a network)."""
         from eval.features import Features
-        from experiments.engine.imaging import decode_images
-        from experiments.engine.sampling import labels_of
         from maskgit.presets import get_preset
 
-        preset = get_preset(self.request.preset)
-        shown = min(len(tokens), PER_CLASS * preset.num_classes)
-        decoded: list[np.ndarray] = []
+        classes = get_preset(self.request.preset).num_classes
+        shown = shown_samples(len(tokens), classes)
+        kept: list[np.ndarray] = []
+
+        def batches() -> Iterator[np.ndarray]:
+            start = 0
+            for images in self.decode(tokens, cell["backend"]):
+                here = shown[(start <= shown) & (shown < start + len(images))]
+                kept.extend(images[i - start].copy() for i in here)
+                start += len(images)
+                yield images
 
         def extract() -> dict[str, np.ndarray]:
-            decoded.append(decode_images(self.tokenizer(), tokens, preset.grid))
-            found = self.extractor().extract(decoded[0])
+            found = self.extractor(cell["features"]).extract_batches(batches())
             return {"features": found.features, "logits": found.logits}
 
-        arrays = self._stages.arrays("features", keys.features, len(tokens), extract)
-        if not decoded:  # the features were there; decode only what is shown
-            decoded.append(decode_images(self.tokenizer(), tokens[:shown], preset.grid))
-        samples = {
-            "images": decoded[0][:shown],
-            "labels": labels_of(shown, preset.num_classes),
-        }
-        return samples, Features(arrays["features"], arrays["logits"])
+        features = None
+        if not self.request.sides[cell["features"]].no_features:
+            arrays = self._stages.arrays("features", keys.features, len(tokens), extract)
+            features = Features(arrays["features"], arrays["logits"])
+        if not kept:  # no features, or they were there; decode only what is shown
+            for images in self.decode(tokens[shown], cell["backend"]):
+                kept.extend(images)
+        return {"images": np.stack(kept), "labels": shown % classes}, features
 
-    def nll(self, schedule: str, keys: StageKeys) -> dict[str, Any]:
-        """The metric `nll` of a schedule's transformer, computed once for all cells of it."""
-        from experiments.engine.held_out import (
-            IMAGES,
-            encode_images,
-            negative_log_likelihood,
-        )
-        from maskgit.data import load_split
+    def nll(self, cell: dict[str, Any], keys: StageKeys) -> dict[str, Any]:
+        """The metric `nll` of a transformer and a schedule, computed once for all cells of both."""
+        from eval.likelihood import metric_id
+        from experiments.engine.held_out import encode_images, negative_log_likelihood
+
+        held_out = self.request.held_out
 
         def make() -> dict[str, Any]:
-            images, labels = load_split("test")
-            images, labels = images[:IMAGES], labels[:IMAGES]
             # All transformers of a grid share the tokenizer, so the codes are kept too.
             tokens = self._stages.tokens(
-                keys.held_out, len(images), lambda: encode_images(self.tokenizer(), images)
+                keys.held_out,
+                len(held_out),
+                lambda: encode_images(self.tokenizer(), held_out.batches()),
             )
             value, masked = negative_log_likelihood(
-                self.transformer(schedule), schedule, tokens, labels
+                self.sampler(cell, "torch"),
+                cell["schedule"],
+                tokens,
+                np.array(held_out.labels, np.int64),
             )
-            return {"value": value, "images": len(images), "masked_tokens": masked}
+            return {"value": value, "images": len(held_out), "masked_tokens": masked}
 
         stage = self._stages.value("likelihood", keys.likelihood, make)
-        return {"id": self.request.metrics["nll"], "value": stage["value"]}
+        return {"id": metric_id(), "value": stage["value"]}
 
 
 class _timed:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 
-from experiments.engine import held_out
+import numpy as np
+
 from experiments.engine.cells import Task
 from experiments.engine.compute import SamplerComputer
 from experiments.engine.stages import Stages
 
 MEASURED_SECONDS = 1.0
+LONGEST = 4.0  # seconds from which larger batches are not tried any more
+MOST_IMAGES = 64  # in one round
 
 
 def forwards(tasks: Sequence[Task], stages: Stages) -> int:
@@ -26,55 +30,72 @@ def forwards(tasks: Sequence[Task], stages: Stages) -> int:
     )
 
 
-def _once(computer: SamplerComputer, cell: dict, images: int) -> tuple[float, float]:
-    """Seconds for the tokens and for the rest of `images` samples of a cell."""
-    from eval.statistics import load_reference
-    from experiments.engine.imaging import decode_images
+def _once(computer: SamplerComputer, cell: dict, images: int, measured: int) -> tuple[float, float]:
+    """Seconds for the tokens of `images` samples of a cell, and for the rest of `measured` ones."""
     from experiments.engine.measuring import measure
-    from experiments.engine.sampling import sample_tokens
-    from maskgit.presets import get_preset
 
-    request = computer.request
-    grid = get_preset(request.preset).grid
     began = time.monotonic()
-    cell = {**cell, "num_samples": images}
-    tokens = sample_tokens(computer.transformer(cell["schedule"]), cell, computer.batch_size)
+    tokens = computer.sample({**cell, "num_samples": images})
     sampled = time.monotonic()
-    found = computer.extractor().extract(decode_images(computer.tokenizer(), tokens, grid))
-    names = [name for name in request.metrics if name != "nll"]
-    measure(names, found, load_reference(request.reference, request.features))
+    tokens = np.resize(tokens, (measured, tokens.shape[1]))  # again and again the same
+    batches, found = computer.decode(tokens, cell["backend"]), None
+    if computer.request.sides[cell["features"]].no_features:
+        deque(batches, maxlen=0)
+    else:
+        found = computer.extractor(cell["features"]).extract_batches(batches)
+    names = [name for name in computer.request.metrics if name != "nll"]
+    measure(names, cell["features"], found, computer.real(cell["features"]))
     return sampled - began, time.monotonic() - sampled
 
 
-def seconds_of(tasks: Sequence[Task], computer: SamplerComputer, workers: int) -> float:
-    """Estimated seconds for `tasks` on this machine, from about a second of their own work.
+def _chunk(computer: SamplerComputer, cell: dict) -> int:
+    from experiments.engine.imaging import chunk_size
+    from maskgit.presets import get_preset
 
-    A cheap cell is run once to load and warm everything, then the median cell is run on few images
-    for a second. The time of the samples is taken as proportional to images x iterations, the rest
-    as proportional to images; a likelihood is one forward per held-out image, and encoding those
-    images is taken to cost what decoding and measuring samples does. The start of the processes and
-    loading come on top.
+    size = chunk_size(get_preset(computer.request.preset).image_size ** 2)
+    if computer.request.sides[cell["features"]].no_features:
+        return size
+    return max(size, computer.extractor(cell["features"]).chunk)
+
+
+def seconds_of(tasks: Sequence[Task], computer: SamplerComputer, workers: int) -> float:
+    """Estimated seconds for `tasks` on this machine, from some seconds of their own work.
+
+    One image of a cheap cell is run to load and warm everything, then the median cell on more and
+    more images for a second or a few; the last round counts, as small batches are slow. The
+    time of the samples is taken as proportional to images x iterations, the rest as proportional to
+    images; a likelihood is one forward per held-out image, and encoding those images is taken to
+    cost what decoding and measuring samples does. The start of the processes and loading come on
+    top.
     """
     computer.start(0, max(1, workers))
     by_cost = sorted(tasks, key=lambda task: task.cell["steps"])
     cell = by_cost[len(by_cost) // 2].cell
-    images = min(64, cell["num_samples"])
-    _once(computer, {**cell, "steps": 1}, images)
-    sampling = measuring = 0.0
-    rounds = 0
-    while rounds == 0 or sampling + measuring < MEASURED_SECONDS:
-        first, second = _once(computer, cell, images)
-        sampling, measuring, rounds = sampling + first, measuring + second, rounds + 1
-    per_forward = sampling / (rounds * images * cell["steps"])
-    per_image = measuring / (rounds * images)
+    most = min(MOST_IMAGES, cell["num_samples"])
+    # Decoder and extractor fill their chunks up, so one image costs as much as a chunk of them.
+    chunk = _chunk(computer, cell)
+    _once(computer, {**cell, "steps": 1}, 1, 1)
+    images, passed = 1, 0.0
+    while True:
+        measured = min(max(images, chunk), cell["num_samples"])
+        sampling, measuring = _once(computer, cell, images, measured)
+        passed += sampling + measuring
+        if passed >= (MEASURED_SECONDS if images == most else LONGEST):
+            break
+        images = min(4 * images, most)
+    per_forward = sampling / (images * cell["steps"])
+    per_image = measuring / measured
     total = sum(
         task.cell["num_samples"] * (task.cell["steps"] * per_forward + per_image) for task in tasks
     )
     stages = Stages(computer.run)
     if "nll" in computer.request.metrics:
         kept = {
-            task.spec.likelihood: stages.has("likelihood", task.spec.likelihood) for task in tasks
+            task.spec.likelihood: stages.has("likelihood", task.spec.likelihood)
+            for task in tasks
+            if task.spec.likelihood
         }
         missing = sum(not there for there in kept.values())
-        total += held_out.IMAGES * (missing * per_forward + (missing > 0) * per_image)
+        held_out = len(computer.request.held_out)
+        total += held_out * (missing * per_forward + (missing > 0) * per_image)
     return total / max(1, min(workers, len(tasks)))

@@ -16,9 +16,12 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
-# Modules that cannot change a number: error classes only carry messages, and what a preset holds is
-# in the key as resolved configuration.
-IGNORED = ("maskgit.errors", "eval.errors", "maskgit.presets")
+# Modules that cannot change a number: error classes only carry messages, what a preset holds is in
+# the key as resolved configuration, and finding a file of weights is not what they contain.
+IGNORED = (
+    *("maskgit.errors", "eval.errors", "maskgit.presets", "experiments.engine.reasons"),
+    *("maskgit.model_files", "maskgit.records", "eval.weights"),
+)
 
 
 def normalised(source: str) -> str:

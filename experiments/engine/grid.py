@@ -86,8 +86,13 @@ def sampler_cells(
     num_samples: int,
     choice_temperature: float = 4.5,
     sampling_temperature: float = 1.0,
+    features: str = "",
+    backend: str = "torch",
 ) -> list[Cell]:
-    """Every combination of schedule, number of steps and seed, in this order."""
+    """Every combination of schedule, number of steps and seed, in this order.
+
+    features: name of the feature network; empty stands for the preset's.
+    """
     return [
         Cell(
             experiment,
@@ -98,8 +103,41 @@ def sampler_cells(
             num_samples,
             choice_temperature,
             sampling_temperature,
+            features,
+            backend,
         )
         for schedule, step, seed in product(schedules, steps, seeds)
+    ]
+
+
+def autoregressive_cells(
+    experiment: str,
+    preset: str,
+    *,
+    num_tokens: int,
+    seeds: Sequence[int],
+    num_samples: int,
+    sampling_temperature: float = 1.0,
+    features: str = "",
+) -> list[Cell]:
+    """One cell a seed of the autoregressive baseline, which takes a step for each token.
+
+    What it has no use for stands at fixed values, so that one request is one key.
+    """
+    return [
+        Cell(
+            experiment,
+            preset,
+            "raster",
+            num_tokens,
+            seed,
+            num_samples,
+            0.0,
+            sampling_temperature,
+            features,
+            sampler="autoregressive",
+        )
+        for seed in seeds
     ]
 
 

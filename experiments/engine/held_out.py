@@ -1,12 +1,13 @@
 """The likelihood of held-out images, once per transformer: the NLL column of the paper's Table 3.
 
-The first images of the test split are encoded; of each, ceil(gamma(r) N) tokens are masked, with r
-uniform in [0, 1) from counter-based noise with a fixed seed and gamma the transformer's schedule.
-NLL is the mean cross-entropy over all masked tokens, over the whole vocabulary, unsmoothed.
+The held-out images are encoded; of each, ceil(gamma(r) N) tokens are masked, with r uniform in
+[0, 1) from counter-based noise with a fixed seed and gamma the schedule that is decoded. NLL is the
+mean cross-entropy over all masked tokens, over the whole vocabulary, unsmoothed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,19 +19,21 @@ if TYPE_CHECKING:
     from maskgit.tokenizer import Tokenizer
     from maskgit.transformer import Transformer
 
-IMAGES = 2000
 SEED = 0
-CHUNK = 100  # images in one forward; fixed, so that no flag changes the number
+# Images in one forward: at most CHUNK, and fewer where they have many tokens. Fixed, so that no
+# flag changes the number.
+CHUNK = 100
+CHUNK_TOKENS = 6400
 
 
-def encode_images(tokenizer: Tokenizer, images: np.ndarray) -> np.ndarray:
-    """Images uint8 (n, H, W, C) -> tokens uint16 (n, N)."""
+def encode_images(tokenizer: Tokenizer, batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Batches of images uint8 (m, H, W, C) -> tokens uint16 (n, N)."""
     import torch
 
     device = tokenizer.quantizer.codebook.device
     tokens = []
-    for start in range(0, len(images), CHUNK):
-        part = torch.from_numpy(np.ascontiguousarray(images[start : start + CHUNK]))
+    for images in batches:
+        part = torch.from_numpy(np.ascontiguousarray(images))
         scaled = part.to(device).permute(0, 3, 1, 2).contiguous().float() / 255.0
         tokens.append(tokenizer.encode(scaled).flatten(1).cpu().numpy().astype(np.uint16))
     return np.concatenate(tokens)
@@ -44,9 +47,10 @@ def negative_log_likelihood(
 
     config = transformer.config
     device = transformer.word_embeddings.weight.device
+    chunk = max(1, min(CHUNK, CHUNK_TOKENS // config.num_tokens))
     nll = MaskedNLL()
     with torch.inference_mode():
-        for rows in torch.arange(len(tokens)).split(CHUNK):
+        for rows in torch.arange(len(tokens)).split(chunk):
             known = torch.from_numpy(tokens[rows.numpy()].astype(np.int64)).to(device)
             classes = torch.from_numpy(labels[rows.numpy()]).to(device)
             mask = held_out_masks(schedule, rows, config.num_tokens, SEED).to(device)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.engine.cells import BACKENDS
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers, parse_names
 
@@ -26,13 +27,25 @@ class SweepOptions:
     preset: str = "embedded"
     """Benchmark: data, networks, reference."""
     weights: Path | None = None
-    """Folder with your own tokenizer and transformer-SCHEDULE folders. Default: those shipped."""
+    """Folder with tokenizer and transformer-SCHEDULE (or transformer, for all) as our folders, or
+    with the official files. Default: those shipped, or fetched."""
     metrics: str = "all"
     """Of fid, is, precision, recall, kid, nll."""
+    features: str | None = None
+    """Feature network that measures. Default: the preset's."""
+    weights_dir: Path | None = None
+    """Folder with the weights of feature networks. Default: those shipped, installed or fetched."""
+    data: Path | None = None
+    """Folder with held-out images for NLL, val/CLASS/*. Default: those shipped, if any are."""
+    backend: str = "torch"
+    """Library that samples and decodes: torch or jax."""
     out: Path | None = None
     """Folder of the run; the report then goes to its report/. Default: runs/ and reports/out/."""
+    stages: Path | None = None
+    """Folder whose kept tokens and features are used and added to. Default: that of --out."""
     workers: int | None = None
-    """Processes; 0 computes in this one. Default: one per GPU, or per core up to 8."""
+    """Processes; 0 computes in this one. Default: one per GPU, or per core up to 8 for small
+    networks; one for large ones, which use all cores, and for JAX."""
     batch_size: int | None = None
     """Images in one forward. Changes the speed, never a sample. Default: what suits the device."""
     device: str = "auto"
@@ -67,6 +80,11 @@ class SweepOptions:
             raise UsageError(
                 f"--choice-temperature {self.choice_temperature}: must be 0 or more, and finite"
             )
+        if self.backend not in BACKENDS:
+            raise UsageError(f"--backend {self.backend}: expected one of {', '.join(BACKENDS)}")
+        for flag, folder in (("--weights-dir", self.weights_dir), ("--data", self.data)):
+            if folder is not None and not folder.is_dir():
+                raise UsageError(f"{flag} {folder}: no such folder")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", self.device):
             raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:0")
 

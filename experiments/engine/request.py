@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.engine.cells import Cell, Task
+from experiments.engine.cells import BACKENDS, SAMPLERS, Cell, Task
 from experiments.engine.errors import UsageError
-from experiments.engine.fingerprint import fingerprint
-from experiments.engine.keys import cell_key, digest, file_sha256, stage_key
-from experiments.engine.sampling import DEPENDS_ON
+from experiments.engine.held_out_images import HeldOut, find_held_out
+from experiments.engine.keys import cell_key, digest, stage_key
+from experiments.engine.networks import (
+    Network,
+    check_jax,
+    find_networks,
+    give_back,
+    network_name,
+)
+from experiments.engine.reasons import MISSING
+from experiments.engine.sides import Side, find_side
+from experiments.engine.stage_code import code_fingerprints
 
 if TYPE_CHECKING:
     from maskgit.presets import Preset
@@ -19,6 +28,15 @@ if TYPE_CHECKING:
 # What an image costs beside the forwards, in forwards: it orders cells and tells the time left.
 # (Embedded, one core: a forward takes about 1 ms, decoding and measuring 4 to 5; see --dry-run.)
 FORWARDS_PER_IMAGE = 4.0
+# What of a cell's configuration its tokens depend on, beside the weights.
+DEPENDS_ON = {
+    "maskgit": (
+        *("schedule", "steps", "seed", "num_samples"),
+        *("choice_temperature", "sampling_temperature"),
+    ),
+    "autoregressive": ("seed", "num_samples", "sampling_temperature"),
+}
+NOT_MASKED = "the likelihood of masked tokens is not defined for the autoregressive sampler"
 
 
 @dataclass(frozen=True)
@@ -34,192 +52,166 @@ class StageKeys:
 
 @dataclass(frozen=True)
 class Request:
-    """The networks, data and code that all cells of a grid share."""
+    """The networks, data and code that the cells of a grid share."""
 
     preset: str
-    metrics: dict[str, str]  # name -> id
-    transformers: dict[str, Path]  # schedule -> folder
-    tokenizer: Path
-    features: str
-    reference: str
-    sha256: dict[str, str]  # of every network's weights: schedule, "tokenizer", the extractor
-    sizes: dict[str, str]  # digest of a network's configuration, under the same names
-    data: dict[str, str]  # sha256 of the reference statistics and of the held-out images
-    code: dict[str, str]  # stage -> fingerprint
-    cards: dict[str, dict[str, Any]]  # schedule -> model card
+    metrics: tuple[str, ...]
+    networks: dict[str, Network]  # by name: see networks.network_name, and "tokenizer"
+    sides: dict[str, Side]  # name of a feature network -> it and the reference
+    held_out: HeldOut
 
+    def network(self, cell: dict[str, Any]) -> Network:
+        """The network that samples a cell."""
+        return self.networks[network_name(cell)]
 
-def code_fingerprints(features: str) -> dict[str, str]:
-    """Fingerprint of the sources that compute each stage (see `fingerprint.py`).
-
-    The tokenizer's sources are left out of the tokens' fingerprint, although `checkpoints.py`
-    imports them: sampling needs none. The extractor is found through a registry of names, which
-    imports do not show, so its module is named.
-    """
-    from eval.features import EXTRACTORS
-
-    extractor = EXTRACTORS[features].partition(":")[0]
-    engine = "experiments.engine"
-    return {
-        "tokens": fingerprint(
-            f"{engine}.sampling",
-            "maskgit.checkpoints",
-            "maskgit.transformer",
-            without=("maskgit.tokenizer",),
-        ),
-        "images": fingerprint(f"{engine}.imaging", "maskgit.checkpoints", "maskgit.tokenizer"),
-        "features": fingerprint("eval.features", extractor),
-        "metrics": fingerprint(f"{engine}.measuring"),
-        "likelihood": fingerprint(
-            f"{engine}.held_out",
-            "maskgit.checkpoints",
-            "maskgit.transformer",
-            "maskgit.tokenizer",
-            "maskgit.data",
-        ),
-    }
+    def unavailable(self) -> dict[str, str]:
+        """What will be missing from the results because a file is not here: what -> why."""
+        found = {}
+        for side in self.sides.values():
+            if side.no_features:
+                found[f"every metric on {side.features}"] = side.no_features
+            elif side.no_reference:
+                found[f"FID, KID, precision and recall on {side.features}"] = side.no_reference
+        if "nll" in self.metrics and self.held_out.why:
+            found["NLL"] = self.held_out.why
+        return found
 
 
 def resolve(
-    preset_name: str, schedules: Sequence[str], metrics: Sequence[str], weights: Path | None
+    cells: Sequence[Cell],
+    metrics: Sequence[str],
+    *,
+    weights: Path | None = None,
+    weights_dir: Path | None = None,
+    data: Path | None = None,
 ) -> Request:
-    """Find and check everything that cells of this preset need.
+    """Find and check everything that cells of one preset need.
+
+    Args:
+        cells: at least one.
+        metrics: names of measuring.metric_ids.
+        weights: folder with the networks (None: see maskgit.model_files.model_path).
+        weights_dir: folder with the weights of feature networks (None: see eval.weights).
+        data: folder with held-out images (None: those that ship, if any).
 
     Raises:
-        UsageError: (of any of our packages) a folder or file is missing, damaged or foreign.
+        UsageError: (of any of our packages) something is missing without which there are no
+            samples, or is damaged or foreign. Feature networks, references and held-out images may
+            be missing: then the metrics that need them are, see `Request.unavailable`.
     """
-    from eval.statistics import load_reference
-    from experiments.engine.measuring import metric_ids
-    from maskgit.checkpoints import read_card, weights_sha256, zoo_path
-    from maskgit.data import find_files
     from maskgit.presets import get_preset
 
-    preset = get_preset(preset_name)
-    if weights is not None and not weights.is_dir():
-        raise UsageError(
-            f"--weights {weights}: no such folder; it should hold the folders tokenizer and "
-            f"{', '.join(f'transformer-{schedule}' for schedule in schedules)}"
-        )
-
-    def folder(name: str) -> Path:
-        if weights is None:
-            return zoo_path(name)
-        if not (weights / name).is_dir():
-            raise UsageError(f"--weights {weights}: has no folder {name}")
-        return weights / name
-
-    transformers = {schedule: folder(f"transformer-{schedule}") for schedule in schedules}
-    tokenizer = folder("tokenizer")
-    reference = load_reference(preset.reference, preset.features)
-    networks = {**transformers, "tokenizer": tokenizer}
-    sha256 = {name: weights_sha256(path) for name, path in networks.items()}
-    sizes = {name: _check_network(preset, name, path) for name, path in networks.items()}
-    ids = metric_ids(preset.features)
-    return Request(
-        preset=preset.name,
-        metrics={name: ids[name] for name in metrics},
-        transformers=transformers,
-        tokenizer=tokenizer,
-        features=preset.features,
-        reference=preset.reference,
-        sha256={**sha256, preset.features: reference.weights_sha256},
-        sizes=sizes,
-        data={
-            preset.reference: reference.sha256,
-            "held-out": file_sha256(find_files("test")[0]),
-        },
-        code=code_fingerprints(preset.features),
-        cards={schedule: read_card(path) for schedule, path in transformers.items()},
-    )
+    presets = {cell.preset for cell in cells}
+    if len(presets) != 1:
+        raise ValueError(f"cells of {len(presets)} presets in one grid")
+    preset = get_preset(presets.pop())
+    values = [resolved(preset, cell) for cell in cells]
+    if any(value["backend"] == "jax" for value in values):
+        check_jax()
+    names = list(dict.fromkeys(map(network_name, values)))
+    networks = find_networks(preset, [*names, "tokenizer"], weights)
+    shape = (preset.image_size, preset.image_size, preset.channels)
+    sides = {
+        features: find_side(features, preset.reference, weights_dir, shape)
+        for features in dict.fromkeys(value["features"] for value in values)
+    }
+    give_back()
+    held_out = HeldOut(MISSING, "not asked for")
+    if "nll" in metrics:
+        held_out = find_held_out(preset, data)
+    return Request(preset.name, tuple(metrics), networks, sides, held_out)
 
 
-def _check_network(preset: Preset, name: str, path: Path) -> str:
-    """Load a network once, so that a damaged one is known before any work; digest of its sizes.
+def resolved(preset: Preset, cell: Cell) -> dict[str, Any]:
+    """A cell's values, with the preset's where it leaves them open.
 
-    The number of heads, say, changes every number and cannot be seen in the weights.
+    Raises:
+        UsageError: a backend or sampler that there is not, or not together.
     """
-    from maskgit.checkpoints import load_tokenizer, load_transformer
-
-    if name == "tokenizer":
-        tokenizer = load_tokenizer(path).config
-        pairs = [
-            ("codes", tokenizer.num_codes, preset.num_codes),
-            ("channels", tokenizer.channels, preset.channels),
-            ("pixels per token", tokenizer.downsampling, preset.tokenizer.downsampling),
-        ]
-        sizes = asdict(tokenizer)
-    else:
-        transformer = load_transformer(path).config
-        pairs = [
-            ("codes", transformer.num_codes, preset.num_codes),
-            ("classes", transformer.num_classes, preset.num_classes),
-            ("tokens", transformer.num_tokens, preset.num_tokens),
-        ]
-        sizes = asdict(transformer)
-    for what, got, expected in pairs:
-        if got != expected:
-            raise UsageError(f"{path}: {got} {what}, --preset {preset.name} has {expected}")
-    return digest(sizes)
+    values = cell.as_dict()
+    values["features"] = values["features"] or preset.features
+    for name, known in (("backend", BACKENDS), ("sampler", SAMPLERS)):
+        if values[name] not in known:
+            raise UsageError(f"--{name} {values[name]}: expected one of {', '.join(known)}")
+    if (values["backend"], values["sampler"]) == ("jax", "autoregressive"):
+        raise UsageError("--backend jax: the autoregressive sampler needs --backend torch")
+    return values
 
 
 def make_task(request: Request, cell: Cell) -> Task:
     """The task of a cell, with its key and those of its stages."""
+    from experiments.engine.measuring import metric_ids
     from maskgit.presets import get_preset
 
     preset = get_preset(request.preset)
-    values = cell.as_dict()
+    values = resolved(preset, cell)
+    side = request.sides[values["features"]]
+    sampler, tokenizer = request.network(values), request.networks["tokenizer"]
+    code = code_fingerprints(side.features, values["backend"], values["sampler"])
+    ids = metric_ids(side.features)
+    parallel = values["sampler"] == "maskgit"
+    likelihood = "nll" in request.metrics and parallel
+    if not likelihood:
+        del code["likelihood"]
+    role = "transformer" if parallel else values["sampler"]
     weights = {
-        "transformer": request.sha256[cell.schedule],
-        "tokenizer": request.sha256["tokenizer"],
-        request.features: request.sha256[request.features],
+        role: sampler.sha256,
+        "tokenizer": tokenizer.sha256,
+        side.features: side.weights,
     }
-    transformer = [weights["transformer"], request.sizes[cell.schedule]]
-    tokenizer = [weights["tokenizer"], request.sizes["tokenizer"]]
+    data = {side.reference: side.statistics}
+    if likelihood:
+        data["held-out"] = request.held_out.sha256
     key = cell_key(
         values,
         weights=weights,
-        sizes={"transformer": transformer[1], "tokenizer": tokenizer[1]},
-        data=request.data,
-        metrics=request.metrics,
-        code=request.code,
+        sizes={role: sampler.identity[1], "tokenizer": tokenizer.identity[1]},
+        data=data,
+        metrics={name: ids[name] for name in request.metrics},
+        code=code,
     )
+    # Only where they are not the usual ones, so that further ones leave old keys as they are.
+    other = {
+        name: values[name]
+        for name, usual in (("backend", "torch"), ("sampler", "maskgit"))
+        if values[name] != usual
+    }
     tokens = stage_key(
         "tokens",
-        transformer=transformer,
+        transformer=sampler.identity,
         classes=preset.num_classes,
-        code=request.code["tokens"],
-        **{name: values[name] for name in DEPENDS_ON},
+        code=code["tokens"],
+        **{name: values[name] for name in DEPENDS_ON[values["sampler"]]},
+        **other,
     )
     features = stage_key(
         "features",
         tokens=tokens,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer.identity,
         grid=list(preset.grid),
-        extractor={request.features: weights[request.features]},
-        code=[request.code["images"], request.code["features"]],
+        extractor={side.features: side.weights},
+        code=[code["images"], code["features"]],
     )
-    likelihood = stage_key(
-        "likelihood",
-        transformer=transformer,
-        tokenizer=tokenizer,
-        schedule=cell.schedule,
-        images=request.data["held-out"],
-        code=request.code["likelihood"],
-    )
-    held_out = stage_key(
-        "held-out-tokens",
-        tokenizer=tokenizer,
-        images=request.data["held-out"],
-        code=request.code["likelihood"],
-    )
-    protocol = {"weights": weights, "code": request.code}
+    nll_keys = {"likelihood": "", "held_out": ""}
+    if likelihood:
+        held_out = {"tokenizer": tokenizer.identity, "images": request.held_out.sha256}
+        held_out["code"] = code["likelihood"]
+        nll_keys["held_out"] = stage_key("held-out-tokens", **held_out)
+        nll_keys["likelihood"] = stage_key(
+            "likelihood", transformer=sampler.identity, schedule=values["schedule"], **held_out
+        )
     return Task(
         key=key,
         cell=values,
-        group=cell.schedule,
+        group=digest([values["backend"], *sampler.identity])[:16],
         cost=cell.num_samples * (cell.steps + FORWARDS_PER_IMAGE),
         size=cell.num_samples,
-        spec=StageKeys(tokens, features, likelihood, held_out, protocol),
+        spec=StageKeys(
+            tokens=tokens,
+            features=features,
+            protocol={"weights": weights, "code": code},
+            **nll_keys,
+        ),
     )
 
 

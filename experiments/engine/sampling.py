@@ -6,25 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.engine.labels import labels_of
 from maskgit.decoding import generate
 
 if TYPE_CHECKING:
     from maskgit.transformer import Transformer
-
-# What of a cell's configuration its tokens depend on, beside the weights.
-DEPENDS_ON = (
-    "schedule",
-    "steps",
-    "seed",
-    "num_samples",
-    "choice_temperature",
-    "sampling_temperature",
-)
-
-
-def labels_of(count: int, num_classes: int) -> np.ndarray:
-    """Class of each of `count` samples, int64 (count,): sample i is of class i % num_classes."""
-    return np.arange(count, dtype=np.int64) % num_classes
 
 
 def sample_tokens(

@@ -1,5 +1,7 @@
 """Fingerprints: layout and documentation do not count, everything that computes does."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,7 +141,7 @@ def test_relative_imports_are_resolved():
 
 
 def test_the_sampling_code_covers_decoding_and_not_the_measures():
-    from experiments.engine.request import code_fingerprints
+    from experiments.engine.stage_code import code_fingerprints
 
     roots = {}
     import experiments
@@ -155,3 +157,48 @@ def test_the_sampling_code_covers_decoding_and_not_the_measures():
     code = code_fingerprints("fashion-resnet")
     assert len(set(code.values())) == len(code) == 5
     assert code["metrics"] == fingerprint("experiments.engine.measuring")
+
+
+TOKENS = {
+    ("torch", "maskgit"): (
+        {"maskgit.decoding", "maskgit.transformer", "experiments.engine.sampling"},
+        {"maskgit.tokenizer", "maskgit.causal", "maskgit.autoregressive", "maskgit.jax"},
+    ),
+    ("torch", "autoregressive"): (
+        {"maskgit.autoregressive", "maskgit.causal", "experiments.engine.sampling_autoregressive"},
+        {"maskgit.tokenizer", "maskgit.jax", "experiments.engine.sampling"},
+    ),
+    ("jax", "maskgit"): (
+        {"maskgit.jax.decoding", "maskgit.jax.transformer", "maskgit.jax.noise"},
+        {"maskgit.jax.tokenizer", "maskgit.causal", "experiments.engine.sampling"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("backend", "sampler"), TOKENS)
+def test_the_tokens_code_is_that_of_the_backend_and_the_sampler(monkeypatch, backend, sampler):
+    from experiments.engine import stage_code
+
+    reached = {}
+
+    def watched(*modules, without=()):
+        import importlib.util
+
+        roots = {
+            name: Path(importlib.util.find_spec(name).submodule_search_locations[0])
+            for name in ("maskgit", "eval", "experiments")
+        }
+        reached[modules[0]] = set(closure(modules, roots, without))
+        return modules[0]
+
+    monkeypatch.setattr(stage_code, "fingerprint", watched)
+    code = stage_code.code_fingerprints("fashion-resnet", backend, sampler)
+    inside, outside = TOKENS[backend, sampler]
+    assert inside <= reached[code["tokens"]]
+    assert not outside & reached[code["tokens"]]
+    images = reached[code["images"]]
+    assert "maskgit.tokenizer" in images
+    assert ("maskgit.jax.tokenizer" in images) == (backend == "jax")
+    assert not {"maskgit.jax.decoding", "maskgit.decoding", "maskgit.causal"} & images
+    assert {"eval.fid", "eval.kid", "eval.precision_recall"} <= reached[code["metrics"]]
+    assert not any(name.startswith("maskgit") for name in reached[code["metrics"]])

@@ -37,7 +37,7 @@ def small(monkeypatch):
     """Twenty held-out images instead of two thousand; one thread."""
     import torch
 
-    monkeypatch.setattr("experiments.engine.held_out.IMAGES", 20)
+    monkeypatch.setattr("experiments.engine.held_out_images.IMAGES", 20)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -60,3 +60,36 @@ def run(monkeypatch, capsys, weights, tmp_path):
         return ended.value.code, said.out, said.err
 
     return call
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """Registers the preset `tiny`; a folder with the golden official files under official names."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from maskgit import presets
+    from maskgit.tokenizer import TokenizerConfig
+
+    preset = replace(
+        presets.get_preset("imagenet256"),
+        name="tiny",
+        num_classes=10,
+        image_size=32,
+        tokenizer=TokenizerConfig(filters=32, blocks=1, num_codes=32, code_dim=16),
+        reference="tiny-train",
+        num_samples=4,
+        class_names=tuple(f"class {i}" for i in range(10)),
+        official={
+            "tokenizer": "tokenizer_tiny_checkpoint",
+            "transformer": "maskgit_tiny_checkpoint",
+        },
+    )
+    monkeypatch.setitem(presets.PRESETS, "tiny", lambda: preset)
+    golden = Path(__file__).parents[1] / "golden"
+    folder = tmp_path / "official"
+    folder.mkdir()
+    for name in preset.official.values():
+        parts = sorted(golden.glob(f"{name}*"))
+        (folder / name).write_bytes(b"".join(part.read_bytes() for part in parts))
+    return folder

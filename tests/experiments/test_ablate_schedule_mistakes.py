@@ -105,7 +105,7 @@ def test_truncated_weights_are_one_line_before_any_work(run, tmp_path, weights, 
 def test_a_missing_network_is_one_line(run, weights):
     code, _, err = run("--T", "2", "--schedules", "cubic")
     assert (code, len(err.splitlines())) == (2, 1), err
-    assert "has no folder transformer-cubic" in err
+    assert "has no transformer-cubic" in err
 
 
 def test_a_network_of_another_benchmark_is_one_line(run, tmp_path, weights):

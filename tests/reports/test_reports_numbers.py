@@ -119,7 +119,8 @@ def test_every_file_that_the_report_names_is_there(report: Path):
     linked = set(re.findall(r"\]\(([^)]+)\)", text))
     assert {"figure8.png", "figure8.svg", "table3.csv", "table3.tex"} <= linked
     assert all((report / name).is_file() for name in linked)
-    written = {path.name for path in report.iterdir()} - {"report.md", "summary.json", "SHA256SUMS"}
+    besides = {"report.md", "report.html", "summary.json", "SHA256SUMS"}
+    written = {path.name for path in report.iterdir()} - besides
     assert written == linked
 
 

@@ -1,0 +1,31 @@
+"""First stage of an autoregressive cell: one token after the other, in raster order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.engine.labels import labels_of
+from maskgit.autoregressive import generate_autoregressive
+
+if TYPE_CHECKING:
+    from maskgit.autoregressive import Autoregressive
+
+
+def sample_tokens(
+    model: Autoregressive, cell: dict[str, Any], batch_size: int | None = None
+) -> np.ndarray:
+    """Tokens of a cell's samples, uint16 (n, N); arguments as for `sampling.sample_tokens`."""
+    import torch
+
+    labels = torch.from_numpy(labels_of(cell["num_samples"], model.config.num_classes))
+    with torch.inference_mode():
+        tokens = generate_autoregressive(
+            model,
+            labels.to(next(model.parameters()).device),
+            sampling_temperature=cell["sampling_temperature"],
+            seed=cell["seed"],
+            batch_size=batch_size,
+        )
+    return tokens.cpu().numpy().astype(np.uint16)

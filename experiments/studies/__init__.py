@@ -1,0 +1,1 @@
+"""Studies: experiments whose cells are something else than a grid of the sampler's settings."""

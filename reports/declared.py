@@ -1,0 +1,15 @@
+"""What the paper printed, and how ours is held against it: set before the runs."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+@lru_cache(maxsize=1)
+def declared() -> dict[str, Any]:
+    """`reports/paper_values.toml`, parsed."""
+    path = Path(__file__).with_name("paper_values.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
