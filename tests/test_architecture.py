@@ -69,7 +69,20 @@ def test_no_bare_import_of_eval():
         assert "eval" not in names, path
 
 
-@pytest.mark.parametrize("module", ["maskgit.training", "eval", "experiments.ablate_schedule"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "maskgit",
+        "maskgit.checkpoints",
+        "maskgit.training",
+        "maskgit.jax.agreement",
+        "eval",
+        "eval.reference",
+        "eval.weights",
+        "experiments.ablate_schedule",
+        "slurm.status",
+    ],
+)
 def test_help_imports_nothing_heavy(module):
     code = f"""
 import runpy, sys
