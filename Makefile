@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint bench setup clean
+.PHONY: demo test test-all test-slurm lint bench setup clean
 
 setup: $(STAMP)
 
@@ -23,7 +23,12 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu and not slurm' tests
 
 test-all: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slurm' tests
+	$(MAKE) test-slurm
+
+# On a real SLURM of virtual nodes, which the tests start (root and Debian's packages, else skipped).
+test-slurm: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,26 +5,22 @@ point's k-th nearest neighbour in the set. Precision is the share of generated p
 real manifold, recall the share of real points inside the generated one. Both depend on the sizes
 of the two sets: compare only numbers of equal sizes.
 
-Distances come from matrix products in blocks of bounded memory. What rounding could decide (a
-point on the rim of a ball, as when images are repeated or copied from the training set) is
-recomputed from the differences, so the result does not depend on the blocks.
+Exact: what rounding could decide (a point on the rim of a ball, as when images are repeated or
+copied from the training set) is decided by differences in float64, so the result does not depend
+on blocks or threads. `eval/neighbours.py` says how most pairs are spared.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from eval.errors import UsageError
+from eval.neighbours import Cloud
 from eval.statistics import check_features
 
 METRIC = "precision-recall"
 VERSION = 1
-BLOCK_BYTES = 128 * 2**20  # of one block of distances
-# Squared distances by |x|^2 + |y|^2 - 2 x'y are wrong by far less than this times |x|^2 + |y|^2.
-ROUNDING = 1e-12
 
 
 def metric_ids(features: str) -> dict[str, str]:
@@ -33,13 +29,30 @@ def metric_ids(features: str) -> dict[str, str]:
 
 
 class Manifold:
-    """A set of features and the squared radius of the ball around each; built once, asked often.
+    """A set of features and the ball around each; built once, asked often.
+
+    Attributes:
+        k: the neighbour that sets a ball's radius.
+        points: the features, a tensor (n, D), float32 if they came so, else float64.
+        radii: squared radius of each ball, float64 (n,).
+
+    Args:
+        features: (n, D), n > k.
+        k, what: see above; what the features are called in an error.
+        like: a manifold that will be compared with this one, which makes both faster and changes
+            no number.
 
     Raises:
         UsageError: wrong shape, NaN or infinite values, k < 1, or fewer than k + 1 points.
     """
 
-    def __init__(self, features: np.ndarray, k: int = 3, what: str = "features") -> None:
+    def __init__(
+        self,
+        features: np.ndarray,
+        k: int = 3,
+        what: str = "features",
+        like: Manifold | None = None,
+    ) -> None:
         if k < 1:
             raise UsageError(f"precision/recall k={k}: at least 1 is needed")
         features = check_features(features, what)
@@ -49,56 +62,45 @@ class Manifold:
                 f"got {len(features)}"
             )
         self.k = k
-        self.points = torch.from_numpy(features.astype(np.float64))
-        # Distances do not change when all points move: nearer to 0 they are rounded less.
-        self.center = self.points.mean(dim=0)
-        self._shifted = self.points - self.center
-        self._norms = self._shifted.square().sum(dim=1)
-        self.radii = self._radii()
+        if like is not None:
+            features = like._fitting(features)
+        self._cloud: Cloud = Cloud(features, k, None if like is None else like._cloud)
+        self.radii = self._cloud.squared_radii(k)
 
-    def _blocks(
-        self, points: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Blocks of (rows, squared distances to all of this set, bound of their rounding)."""
-        size = max(1, BLOCK_BYTES // (8 * len(self.points)))
-        for rows in torch.arange(len(points)).split(size):
-            shifted = points[rows] - self.center
-            norms = shifted.square().sum(dim=1, keepdim=True)
-            squared = torch.addmm(self._norms[None, :] + norms, shifted, self._shifted.T, alpha=-2)
-            yield rows, squared, ROUNDING * (norms + self._norms.max())
+    @property
+    def points(self) -> torch.Tensor:
+        return self._cloud.points
 
-    def _radii(self) -> torch.Tensor:
-        radii = torch.empty(len(self.points), dtype=torch.float64)
-        for rows, squared, _ in self._blocks(self.points):
-            squared[torch.arange(len(rows)), rows] = torch.inf  # a point is no neighbour of itself
-            near = squared.topk(self.k, dim=1, largest=False).indices
-            difference = self.points[near] - self.points[rows][:, None]
-            radii[rows] = difference.square().sum(dim=2).amax(dim=1)
-        return radii
-
-    def contains(self, features: np.ndarray) -> np.ndarray:
-        """Whether each point of an array (m, D) lies in any ball (the rim included); bool (m,).
+    def contains(self, features: np.ndarray | Manifold) -> np.ndarray:
+        """Whether each point of an array (m, D), or of another manifold, lies in any ball (the rim
+        included); bool (m,).
 
         Raises:
             UsageError: wrong shape, another number of columns, NaN or infinite values.
         """
-        points = torch.from_numpy(check_features(features).astype(np.float64))
-        if points.shape[1] != self.points.shape[1]:
+        return self._cloud.inside_any(self._asked(features), self.radii).numpy()
+
+    def counts(self, features: np.ndarray | Manifold) -> np.ndarray:
+        """How many points of an array (m, D), or of another manifold, each ball holds (the rim
+        left out); int64 (n,).
+
+        Raises:
+            UsageError: as `contains`.
+        """
+        return self._cloud.counts_inside(self._asked(features), self.radii).numpy()
+
+    def _asked(self, features: np.ndarray | Manifold) -> np.ndarray | Cloud:
+        if isinstance(features, Manifold):
+            self._fitting(features.points[:1].numpy())
+            return features._cloud
+        return self._fitting(check_features(features))
+
+    def _fitting(self, features: np.ndarray) -> np.ndarray:
+        if features.shape[1] != self.points.shape[1]:
             raise UsageError(
-                f"features: {points.shape[1]} columns, the manifold has {self.points.shape[1]}"
+                f"features: {features.shape[1]} columns, the manifold has {self.points.shape[1]}"
             )
-        inside = torch.zeros(len(points), dtype=torch.bool)
-        for rows, margin, rounding in self._blocks(points):
-            margin -= self.radii
-            found = (margin < -rounding).any(dim=1)
-            # Rows that rounding decides: take the differences themselves.
-            on_rim = margin <= rounding
-            for row in torch.nonzero(~found & on_rim.any(dim=1))[:, 0]:
-                rim = torch.nonzero(on_rim[row])[:, 0]
-                exact = (self.points[rim] - points[rows[row]]).square().sum(dim=1)
-                found[row] = bool((exact <= self.radii[rim]).any())
-            inside[rows] = found
-        return inside.numpy()
+        return features
 
 
 def precision_recall(
@@ -118,7 +120,6 @@ def precision_recall(
         real = Manifold(real, k, "real features")
     elif real.k != k:
         raise UsageError(f"the real manifold was built with k={real.k}, asked for k={k}")
-    fake = Manifold(generated, k, "generated features")
-    precision = real.contains(generated).mean()
-    recall = fake.contains(real.points.numpy()).mean()
+    fake = Manifold(generated, k, "generated features", like=real)
+    precision, recall = real.contains(fake).mean(), fake.contains(real).mean()
     return float(precision), float(recall)

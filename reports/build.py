@@ -24,10 +24,14 @@ from reports.load import load_run, read_grid
 # Experiment -> module with `make_page(run) -> Page`. A new report is one line here.
 BUILDERS = {
     "ablate_schedule": "reports.ablate_schedule",
+    "class_conditional": "reports.class_conditional",
     "decoding_trace": "reports.decoding_trace",
+    "diversity": "reports.diversity",
     "editing": "reports.editing",
     "failure_cases": "reports.failure_cases",
     "panorama": "reports.panorama",
+    "reconstruction": "reports.reconstruction",
+    "rejection_sampling": "reports.rejection_sampling",
     "runtime": "reports.runtime",
 }
 MANIFEST = "SHA256SUMS"

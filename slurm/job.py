@@ -57,15 +57,33 @@ def run_shard(submission: Submission, number: int) -> dict[str, int]:
     Raises:
         Refused: the code changed since the submission, or the request yields other cells.
     """
+    from experiments.engine.signals import Interrupted
+
+    try:
+        return _run_shard(submission, number)
+    except Refused as refused:
+        _say(submission, number, state="refused", reason=str(refused))
+        raise
+    except Interrupted as ended:
+        reason = f"{ended}: cancelled, preempted or requeued"
+        _say(submission, number, state="stopped", reason=reason)
+        raise
+    except Exception as error:
+        # Among these what submitit raises in the middle of the work after too many time limits.
+        reason = " ".join(str(error).split())
+        _say(submission, number, state="broken", reason=f"{type(error).__name__}: {reason}")
+        raise
+
+
+def _run_shard(submission: Submission, number: int) -> dict[str, int]:
     from experiments.engine.progress import Progress
     from experiments.engine.runner import Runner
     from experiments.engine.signals import Stopper
     from experiments.engine.store import Store
 
     _say(submission, number, state="starting")
-    keys = submission.shards[number]
     with Stopper() as stopper:
-        tasks, computer = _prepared(submission, number, keys)
+        tasks, computer = _prepared(submission, submission.shards[number])
         store = Store(submission.run)
         store.prepare()
         _say(submission, number, state="running")
@@ -77,27 +95,23 @@ def run_shard(submission: Submission, number: int) -> dict[str, int]:
     return counts
 
 
-def _prepared(submission: Submission, number: int, keys: tuple[str, ...]) -> tuple[list[Any], Any]:
-    """(tasks of these keys, computer), or a refusal that is kept for `slurm.status`."""
-    reason = ""
+def _prepared(submission: Submission, keys: tuple[str, ...]) -> tuple[list[Any], Any]:
+    """(tasks of these keys, computer), or a refusal."""
     now = code_fingerprint(submission.code)
     if now != submission.fingerprint:
-        reason = (
+        raise Refused(
             f"the code in {submission.code} changed since the submission ({now[:12]}, not "
             f"{submission.fingerprint[:12]}); submit again, or use --snapshot"
         )
-    else:
-        tasks, computer, _ = submission.payload.call("entry")
-        known = {task.key: task for task in tasks}
-        missing = [key for key in keys if key not in known]
-        if not missing:
-            return [known[key] for key in keys], computer
-        reason = (
+    tasks, computer, _ = submission.payload.call("entry")
+    known = {task.key: task for task in tasks}
+    missing = [key for key in keys if key not in known]
+    if missing:
+        raise Refused(
             f"{len(missing)} of {len(keys)} cells have other keys now: weights, data or settings "
             "changed since the submission; submit again"
         )
-    _say(submission, number, state="refused", reason=reason)
-    raise Refused(reason)
+    return [known[key] for key in keys], computer
 
 
 def _say(submission: Submission, number: int, **facts: Any) -> None:

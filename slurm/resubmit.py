@@ -9,7 +9,7 @@ from slurm.profile import Profile
 from slurm.shards import Work
 from slurm.submission import Submission, keys_left, submissions
 from slurm.submit import submit
-from slurm.watch import IN_QUEUE, ask_slurm, collect
+from slurm.watch import ask_slurm, collect
 
 
 def missing_cells(run: Path, failed_too: bool) -> tuple[Submission | None, list[Work]]:
@@ -29,7 +29,7 @@ def missing_cells(run: Path, failed_too: bool) -> tuple[Submission | None, list[
             raise UsageError(f"resubmit: {queue.problem}")
         costs.update(submission.costs)
         for status in collect(submission, queue):
-            if status.state in (*IN_QUEUE, "completing"):
+            if status.queued:
                 waiting.update(submission.shards[status.number])
     left = [
         key

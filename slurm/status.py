@@ -23,7 +23,7 @@ from pathlib import Path
 
 from slurm.errors import UsageError
 from slurm.submission import Submission, load_submission, submissions
-from slurm.watch import IN_QUEUE, ShardStatus, collect
+from slurm.watch import Pace, ShardStatus, collect
 
 TAIL = 40  # lines of a log
 
@@ -118,8 +118,9 @@ def table(submission: Submission, shards: list[ShardStatus]) -> str:
 
 
 def _show(submission: Submission, follow: bool, every: float, as_json: bool) -> int:
+    pace = Pace(submission)
     while True:
-        shards = collect(submission)
+        shards = collect(submission, pace=pace)
         if as_json:
             facts = {"name": submission.name, "job": submission.job, "run": str(submission.run)}
             print(json.dumps({**facts, "shards": [asdict(s) for s in shards]}), flush=True)
@@ -129,7 +130,7 @@ def _show(submission: Submission, follow: bool, every: float, as_json: bool) -> 
             print(table(submission, shards), flush=True)
         if not follow:
             return 0
-        if not any(s.state in (*IN_QUEUE, "unknown", "completing") for s in shards):
+        if all(s.settled for s in shards):
             return 0 if all(s.state == "done" for s in shards) else 1
         time.sleep(every)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import re
 import shlex
 import shutil
 import sys
@@ -104,7 +107,11 @@ def submit(
     submission = dataclasses.replace(submission, fingerprint=code_fingerprint(submission.code))
     submission.write()  # the jobs read it: before they exist
     jobs = [ShardJob(str(folder), number) for number in range(len(shards))]
-    job = _send(submission, profile, jobs, submission.name).partition("_")[0]
+    try:
+        job = _send(submission, profile, jobs, submission.name).partition("_")[0]
+    except UsageError:
+        shutil.rmtree(folder, ignore_errors=True)  # no job knows of it
+        raise
     submission = dataclasses.replace(submission, job=job)
     submission.write()
     if chain_report and payload.report:
@@ -133,10 +140,10 @@ def _send(
     )  # fmt: skip
     executor.update_parameters(**sbatch_parameters(submission, profile, name, dependency))
     try:
-        with executor.batch():
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # submitit prints it too
             sent = [executor.submit(job) for job in jobs]
     except submitit.core.utils.FailedJobError as error:
-        reason = " ".join(str(error).split())[-400:]
+        reason = re.sub(r"sbatch: (error|fatal): ", "", " ".join(str(error).split()))[-400:]
         raise UsageError(f"--slurm {profile.name}: sbatch refused the job: {reason}") from None
     return sent[0].job_id
 

@@ -25,7 +25,6 @@ ENDED = {
     "BOOT_FAIL": "node failed",
     "DEADLINE": "out of time",
 }
-IN_QUEUE = ("pending", "running", "requeued")
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,12 @@ class ShardStatus:
     attempt: int
     reason: str
     last_line: str
+    queued: bool = False  # SLURM has its job, in whatever state
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing will change by itself any more, as far as anybody knows."""
+        return self.state == "done" or not (self.queued or self.state == "unknown")
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,21 @@ def _output(*command: str) -> tuple[str, str]:
     return done.stdout, ""
 
 
-def collect(submission: Submission, queue: Queue | None = None) -> list[ShardStatus]:
-    """The status of every shard. `queue`: for tests; by default SLURM is asked."""
+def collect(
+    submission: Submission, queue: Queue | None = None, pace: Pace | None = None
+) -> list[ShardStatus]:
+    """The status of every shard.
+
+    queue: for tests; by default SLURM is asked. pace: of an earlier look at this submission, so
+    that cells that were done then are not read again.
+    """
     queue = queue if queue is not None else ask_slurm(submission)
-    pace = _Pace(submission)
+    pace = pace if pace is not None else Pace(submission)
+    pace.refresh()
     return [_shard(submission, number, queue, pace) for number in range(len(submission.shards))]
 
 
-def _shard(submission: Submission, number: int, queue: Queue, pace: _Pace) -> ShardStatus:
+def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> ShardStatus:
     keys = submission.shards[number]
     done = [key for key in keys if (_cell(submission, key) / "result.json").is_file()]
     missing = [key for key in keys if key not in set(done)]
@@ -113,9 +125,11 @@ def _shard(submission: Submission, number: int, queue: Queue, pace: _Pace) -> Sh
     elif queue.problem:
         shown, reason = "unknown", queue.problem
     elif said.get("state") == "refused":
-        shown, reason = "refused", said.get("reason", "")
+        shown, reason = "refused", said["reason"]
     elif ENDED.get(queue.ended.get(job, "")):
-        shown = ENDED[queue.ended[job]]
+        shown, reason = ENDED[queue.ended[job]], said.get("reason", "")
+    elif said.get("state") in ("stopped", "broken"):
+        shown, reason = said["state"], said["reason"]
     elif said.get("state") == "ended":
         shown = "failed"
     else:
@@ -131,22 +145,28 @@ def _shard(submission: Submission, number: int, queue: Queue, pace: _Pace) -> Sh
         failed=len(failed),
         left=len(missing) - len(failed),
         images_per_second=pace.images_per_second(done),
-        seconds_left=pace.seconds_for(missing) if shown in IN_QUEUE else None,
+        seconds_left=pace.seconds_for(missing) if state and missing else None,
         attempt=said.get("attempt", 0),
         reason="" if reason == "None" else reason,
         last_line=_last_line(submission.log(number)),
+        queued=bool(state),
     )
 
 
-class _Pace:
+class Pace:
     """Seconds of the cells that are done, from their timing.json."""
 
     def __init__(self, submission: Submission):
         self.submission = submission
         self._timing: dict[str, tuple[float, float]] = {}  # key -> seconds, images
-        for key in submission.keys:
+
+    def refresh(self) -> None:
+        """Read the cells that have become done."""
+        for key in self.submission.keys:
+            if key in self._timing or not (_cell(self.submission, key) / "result.json").is_file():
+                continue
             timing, result = (
-                _read(_cell(submission, key) / name) for name in ("timing.json", "result.json")
+                _read(_cell(self.submission, key) / name) for name in ("timing.json", "result.json")
             )
             if timing.get("seconds") and result:
                 images = float(result.get("cell", {}).get("num_samples", 1))

@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.keys import digest
-from experiments.engine.labels import shown_samples
+from experiments.engine.labels import labels_of, shown_samples
 from experiments.engine.networks import give_back
 from experiments.engine.request import NOT_MASKED, Request, StageKeys
 from experiments.engine.stages import Stages
@@ -39,12 +39,25 @@ SAMPLING = {
 }
 IMAGING = {"torch": "experiments.engine.imaging", "jax": "experiments.engine.imaging_jax"}
 
+PART = 1000  # samples whose tokens are kept at a time
+
+
+def sample_parts(count: int, num_classes: int, size: int = PART) -> list[np.ndarray]:
+    """The numbers of `count` samples in parts of `size`, int64 (size,) or, the last, fewer.
+
+    All samples of a class stand together, as they share its first forward.
+    """
+    by_class = np.argsort(labels_of(count, num_classes), kind="stable")
+    return np.split(by_class, range(size, count, size))
+
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use; in a SLURM job those it asked for, even if it sees more."""
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return max(1, min(cores, int(given))) if given.isdigit() else cores
 
 
 def resolve_device(device: str, worker: int = 0) -> str:
@@ -226,15 +239,19 @@ class SamplerComputer:
         return protocol
 
     def tokens(self, task: Task) -> np.ndarray:
-        """Tokens uint16 (n, N) of a cell."""
-        return self._stages.tokens(
-            task.spec.tokens, task.cell["num_samples"], lambda: self.sample(task.cell)
-        )
+        """Tokens uint16 (n, N) of a cell; of a large one, part by part."""
+        from maskgit.presets import get_preset
 
-    def sample(self, cell: dict[str, Any]) -> np.ndarray:
-        """Tokens uint16 (n, N) of a cell, sampled now."""
+        count, key = task.cell["num_samples"], task.spec.tokens
+        if count <= PART:
+            return self._stages.tokens(key, count, lambda: self.sample(task.cell))
+        parts = sample_parts(count, get_preset(self.request.preset).num_classes)
+        return self._stages.tokens_in_parts(key, parts, lambda ids: self.sample(task.cell, ids=ids))
+
+    def sample(self, cell: dict[str, Any], **ids: np.ndarray) -> np.ndarray:
+        """Tokens uint16 (n, N) of a cell, sampled now; with `ids`, of these samples only."""
         module = import_module(SAMPLING[cell["backend"], cell["sampler"]])
-        return module.sample_tokens(self.sampler(cell), cell, self.batch_size)
+        return module.sample_tokens(self.sampler(cell), cell, self.batch_size, **ids)
 
     def decode(self, tokens: np.ndarray, backend: str) -> Iterator[np.ndarray]:
         """Images uint8 (m, H, W, C) of tokens (n, N), a few at a time."""

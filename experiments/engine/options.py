@@ -3,12 +3,17 @@
 import math
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.engine.cells import BACKENDS
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers, parse_names
+
+if TYPE_CHECKING:
+    from slurm.profile import Profile
 
 METRICS = ("fid", "is", "precision", "recall", "kid", "nll")
 MAX_WORKERS = 8  # by default; each holds the networks in memory
@@ -54,6 +59,16 @@ class SweepOptions:
     """Count the cells, cached and to do, measure for a second and estimate the time; no more."""
     only_report: bool = False
     """Build the report of the last grid in --out again; compute nothing."""
+    slurm: str | None = None
+    """Submit the cells to SLURM and return: a profile such as a100, or the path of a TOML file."""
+    slurm_set: str | None = None
+    """Other values for the profile, such as "time=08:00:00 partition=gpu"."""
+    snapshot: bool = False
+    """With --slurm: the jobs run from a copy of the code made now."""
+    chain_report: bool = False
+    """With --slurm: one more job builds the report when all others have ended."""
+    wait: bool = False
+    """With --slurm: follow the jobs until they have ended, then build the report."""
 
     def seed_list(self) -> list[int]:
         """Parsed --seeds."""
@@ -82,11 +97,37 @@ class SweepOptions:
             )
         if self.backend not in BACKENDS:
             raise UsageError(f"--backend {self.backend}: expected one of {', '.join(BACKENDS)}")
+        for flag, given in (
+            ("--slurm-set", self.slurm_set),
+            ("--snapshot", self.snapshot),
+            ("--chain-report", self.chain_report),
+            ("--wait", self.wait),
+        ):
+            if given and self.slurm is None:
+                raise UsageError(f"{flag}: only with --slurm PROFILE")
+        if self.slurm is not None:
+            self.slurm_profile()
         for flag, folder in (("--weights-dir", self.weights_dir), ("--data", self.data)):
             if folder is not None and not folder.is_dir():
                 raise UsageError(f"{flag} {folder}: no such folder")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", self.device):
             raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:0")
+
+    def slurm_profile(self) -> "Profile":
+        """The profile of --slurm with the values of --slurm-set.
+
+        Raises:
+            UsageError: (of slurm too) there is none of that name, or a value it does not take.
+        """
+        from slurm.profile import load_profile
+
+        try:
+            words = shlex.split(self.slurm_set or "")
+        except ValueError as error:
+            raise UsageError(
+                f"--slurm-set {self.slurm_set}: {error}; expected key=value key=value"
+            ) from None
+        return load_profile(str(self.slurm), words)
 
     def folders(self, experiment: str) -> tuple[Path, Path]:
         """(folder of the run, folder of the report), absolute."""

@@ -14,19 +14,26 @@ if TYPE_CHECKING:
 
 
 def sample_tokens(
-    transformer: Transformer, cell: dict[str, Any], batch_size: int | None = None
+    transformer: Transformer,
+    cell: dict[str, Any],
+    batch_size: int | None = None,
+    ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Tokens of a cell's samples, uint16 (n, N).
 
-    `batch_size` is what one forward takes (None: what suits the device); it changes no token.
+    batch_size: what one forward takes (None: what suits the device); it changes no token.
+    ids: numbers of the samples to draw, int64 (n,); by default all of the cell.
     """
     import torch
 
-    labels = torch.from_numpy(labels_of(cell["num_samples"], transformer.config.num_classes))
+    ids = np.arange(cell["num_samples"]) if ids is None else ids
+    labels = labels_of(cell["num_samples"], transformer.config.num_classes)[ids]
+    device = transformer.word_embeddings.weight.device
     with torch.inference_mode():
         tokens = generate(
             transformer,
-            labels.to(transformer.word_embeddings.weight.device),
+            torch.from_numpy(labels).to(device),
+            sample_ids=torch.from_numpy(ids).to(device),
             steps=cell["steps"],
             schedule=cell["schedule"],
             choice_temperature=cell["choice_temperature"],

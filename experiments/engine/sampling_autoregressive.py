@@ -14,16 +14,22 @@ if TYPE_CHECKING:
 
 
 def sample_tokens(
-    model: Autoregressive, cell: dict[str, Any], batch_size: int | None = None
+    model: Autoregressive,
+    cell: dict[str, Any],
+    batch_size: int | None = None,
+    ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Tokens of a cell's samples, uint16 (n, N); arguments as for `sampling.sample_tokens`."""
     import torch
 
-    labels = torch.from_numpy(labels_of(cell["num_samples"], model.config.num_classes))
+    ids = np.arange(cell["num_samples"]) if ids is None else ids
+    labels = labels_of(cell["num_samples"], model.config.num_classes)[ids]
+    device = next(model.parameters()).device
     with torch.inference_mode():
         tokens = generate_autoregressive(
             model,
-            labels.to(next(model.parameters()).device),
+            torch.from_numpy(labels).to(device),
+            sample_ids=torch.from_numpy(ids).to(device),
             sampling_temperature=cell["sampling_temperature"],
             seed=cell["seed"],
             batch_size=batch_size,

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 
 def sample_tokens(
-    transformer: Transformer, cell: dict[str, Any], batch_size: int | None = None
+    transformer: Transformer,
+    cell: dict[str, Any],
+    batch_size: int | None = None,
+    ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Tokens of a cell's samples, uint16 (n, N); arguments as for `sampling.sample_tokens`."""
     from maskgit.jax import generate
 
+    ids = np.arange(cell["num_samples"]) if ids is None else ids
     tokens = generate(
         transformer,
-        labels_of(cell["num_samples"], transformer.config.num_classes),
+        labels_of(cell["num_samples"], transformer.config.num_classes)[ids],
+        sample_ids=ids,
         steps=cell["steps"],
         schedule=cell["schedule"],
         choice_temperature=cell["choice_temperature"],

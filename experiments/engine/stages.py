@@ -6,12 +6,15 @@ all cells of a transformer one likelihood. A file that cannot be read is made ag
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
+import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +41,45 @@ class Stages:
     def tokens(self, key: str, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Tokens uint16 (count, N): from the file, else made and kept."""
         path = self.root / "tokens" / f"{key}.npy"
-        try:
-            kept = np.load(path, allow_pickle=False)
-            if kept.dtype == np.uint16 and kept.ndim == 2 and len(kept) == count:
-                return kept
-            _complain(path)
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, EOFError):
-            _complain(path)
+        kept = _read_tokens(path, count)
+        if kept is not None:
+            return kept
         tokens = make()
-        buffer = io.BytesIO()
-        np.save(buffer, tokens, allow_pickle=False)
-        _write(path, buffer)
+        _write_array(path, tokens)
+        return tokens
+
+    def tokens_in_parts(
+        self, key: str, parts: Sequence[np.ndarray], make: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """As `tokens`, made and kept part by part, so that a killed process loses only one.
+
+        parts: numbers of the samples of each, int64; together 0..count-1, each once. make: the
+        tokens of one part. The parts lie in tokens/KEY.parts/ until the whole is there.
+        """
+        folder = self.root / "tokens" / f"{key}.parts"
+
+        def whole() -> np.ndarray:
+            made = [self._part(folder, ids, make) for ids in parts]
+            tokens = np.concatenate(made)
+            tokens[np.concatenate(parts)] = tokens.copy()
+            return tokens
+
+        tokens = self.tokens(key, sum(map(len, parts)), whole)
+        shutil.rmtree(folder, ignore_errors=True)
+        return tokens
+
+    def _part(
+        self, folder: Path, ids: np.ndarray, make: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        # Named after its samples, so that other parts, of another version say, are never taken.
+        path = folder / f"{hashlib.sha256(ids.astype('<i8').tobytes()).hexdigest()[:16]}.npy"
+        kept = _read_tokens(path, len(ids))
+        if kept is not None:
+            return kept
+        tokens = make(ids)
+        # Another process that makes the same tokens may have finished, and taken the folder away.
+        with contextlib.suppress(FileNotFoundError):
+            _write_array(path, tokens)
         return tokens
 
     def arrays(
@@ -98,12 +127,31 @@ class Stages:
                 return value
 
 
+def _read_tokens(path: Path, count: int) -> np.ndarray | None:
+    try:
+        kept = np.load(path, allow_pickle=False)
+        if kept.dtype == np.uint16 and kept.ndim == 2 and len(kept) == count:
+            return kept
+        _complain(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, EOFError):
+        _complain(path)
+    return None
+
+
 def _read_value(path: Path) -> dict[str, Any] | None:
     try:
         kept = json.loads(path.read_bytes())
         return kept["value"] if kept["checksum"] == digest(kept["value"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    _write(path, buffer)
 
 
 def _write(path: Path, buffer: io.BytesIO) -> None:

@@ -14,6 +14,7 @@ from experiments.engine.grid import grid_json, write_grid
 from experiments.engine.lease import Leases
 from experiments.engine.options import MAX_WORKERS, SweepOptions
 from experiments.engine.progress import Progress, clock
+from experiments.engine.remote import run_on_slurm, stop_if_preparing
 from experiments.engine.runner import Runner, Summary, split_done
 from experiments.engine.signals import Stopper
 from experiments.engine.store import Store
@@ -61,7 +62,7 @@ def check_folders(experiment: str, options: SweepOptions) -> None:
 def only_report(experiment: str, options: SweepOptions) -> int:
     """Build the report of what is there, and print its path."""
     check_folders(experiment, options)
-    print(_report(*options.folders(experiment)))
+    print(build_report(*options.folders(experiment)))
     return 0
 
 
@@ -80,6 +81,9 @@ def run_tasks(
     --dry-run also tells the time, which only sweeps of the sampler know. Prints the path of the
     report on stdout, everything else on stderr. Raises as `run_sweep`.
     """
+    stop_if_preparing(tasks, computer)
+    if options.slurm is not None:
+        return run_on_slurm(experiment, options, tasks, grid)
     run, report = options.folders(experiment)
     store = Store(run)
     with Stopper() as stopper:
@@ -92,7 +96,7 @@ def run_tasks(
         runner = Runner(computer, store, workers=workers, progress=Progress(sys.stderr))
         summary = runner.run(tasks, stopper)
         write_grid(run, grid)  # another runner in this folder may have asked for something else
-        print(_report(run, report))
+        print(build_report(run, report))
     return _verdict(summary, store)
 
 
@@ -102,7 +106,8 @@ def _prepare(
     from experiments.engine.compute import SamplerComputer
     from experiments.engine.request import check_device, make_task, resolve
 
-    check_device(options.device)
+    if options.slurm is None:  # the device is that of the nodes
+        check_device(options.device)
     request = resolve(
         cells,
         options.metric_list(),
@@ -224,7 +229,8 @@ def _plan(tasks: Sequence[Task], store: Store, computer: Any, workers: int, esti
     print(f"about {clock(seconds)} with {workers} workers, from a short measurement")
 
 
-def _report(run: Path, report: Path) -> Path:
+def build_report(run: Path, report: Path) -> Path:
+    """Build the report of a run into a folder; one process at a time does. Returns its path."""
     from reports.build import build
 
     if not (run / "grid.json").is_file():

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from experiments.engine.sweep import run_tasks
 if TYPE_CHECKING:
     from eval.features import Extractor
     from experiments.engine.measuring import Real
+    from experiments.engine.stages import Stages
     from maskgit.presets import Preset
 
 SCHEDULE = "cosine"  # of the studies that need one transformer: the paper's choice
@@ -37,7 +39,7 @@ class Study:
     """One study with its request.
 
     module: with METRICS and `compute`. request: networks, feature networks, held-out images.
-    metrics: those asked for. samplers: which networks sample.
+    metrics: those asked for. samplers: which networks sample. data, weights_dir: as the options.
     """
 
     experiment: str
@@ -45,6 +47,8 @@ class Study:
     request: Request
     features: tuple[str, ...]
     samplers: tuple[str, ...]
+    data: Path | None = None
+    weights_dir: Path | None = None
 
     @property
     def preset(self) -> Preset:
@@ -149,6 +153,13 @@ class Context:
         side = self.study.request.sides[features]
         return side.no_features or side.no_reference
 
+    @property
+    def stages(self) -> Stages:
+        """Kept intermediates, shared by all studies that are given the same --stages."""
+        from experiments.engine.stages import Stages
+
+        return Stages(self.computer.run)
+
     def sampled(self, cell: Cell) -> np.ndarray:
         """Tokens uint16 (n, N) of a cell of the sampler, from its stage file if they are there."""
         return self.computer.tokens(make_task(self.study.request, cell))
@@ -234,7 +245,15 @@ def make_study(
     )
     if held_out and request.held_out.why:
         raise UsageError(request.held_out.why)
-    return Study(experiment, module, request, tuple(request.sides), tuple(kinds))
+    return Study(
+        experiment,
+        module,
+        request,
+        tuple(request.sides),
+        tuple(kinds),
+        options.data,
+        options.weights_dir,
+    )
 
 
 def run_study(

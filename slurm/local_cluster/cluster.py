@@ -278,20 +278,40 @@ def _alive(pid: int) -> bool:
 def _kill_stepds(folder: Path, node: str = "") -> None:
     """SIGKILL the slurmstepd processes of this cluster (of one node), and what they started.
 
-    A stepd is of this cluster when SLURM_CONF in its environment says so; its node is in
-    SLURMD_NODENAME of the job processes, which outlive slurmd.
+    The daemons first: a slurmstepd that sees its job die would still tell the controller that the
+    job has failed, and nothing tells that when a machine loses its power. SLURM then finds out by
+    the node's silence, and requeues.
+    """
+    stepds, others = _job_processes(folder, node)
+    for pid in [*stepds, *others]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _job_processes(folder: Path, node: str) -> tuple[list[int], list[int]]:
+    """(slurmstepd processes, processes of their jobs) of this cluster, or of one of its nodes.
+
+    Both carry the cluster's SLURM_CONF in their environment. SLURMD_NODENAME is in that of the job
+    processes only, whose ancestor the slurmstepd is.
     """
     conf = f"SLURM_CONF={folder}/slurm.conf".encode()
-    own = {os.getpid(), os.getppid()}
+    stepds: set[int] = set()
+    jobs: dict[int, bool] = {}  # pid -> whether it is on the node
+    parents: dict[int, int] = {}
     for proc in Path("/proc").iterdir():
-        if not proc.name.isdigit() or int(proc.name) in own:
+        if not proc.name.isdigit() or int(proc.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
             variables = (proc / "environ").read_bytes().split(b"\0")
-            words = (proc / "cmdline").read_bytes()
-            in_job = any(v.startswith(b"SLURM_JOB_ID=") for v in variables)
-            if conf not in variables or not (in_job or b"slurmstepd" in words):
+            if conf not in variables:
                 continue
-            if node and f"SLURMD_NODENAME={node}".encode() not in variables:
-                continue
-            os.kill(int(proc.name), signal.SIGKILL)
+            pid, words = int(proc.name), (proc / "cmdline").read_bytes()
+            stat = (proc / "stat").read_text().rpartition(")")[2].split()
+            parents[pid] = int(stat[1])
+            if b"slurmstepd" in words.split(b" ")[0]:
+                stepds.add(pid)
+            elif any(v.startswith(b"SLURM_JOB_ID=") for v in variables):
+                jobs[pid] = not node or f"SLURMD_NODENAME={node}".encode() in variables
+    if node:
+        stepds &= {parents[pid] for pid, here in jobs.items() if here}
+    return sorted(stepds), sorted(pid for pid, here in jobs.items() if here)

@@ -40,7 +40,7 @@ SlurmctldTimeout=5
 InactiveLimit=0
 KillWait=3
 MinJobAge={forget_after}
-MessageTimeout=20
+MessageTimeout=8
 SlurmctldDebug=info
 SlurmdDebug=info
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] \

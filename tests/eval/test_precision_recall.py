@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from eval import precision_recall as module
+from eval import neighbours
 from eval.errors import UsageError
 from eval.precision_recall import Manifold, metric_ids, precision_recall
 
@@ -83,7 +83,7 @@ def test_block_size_changes_nothing(monkeypatch):
     generated[:20] = real[:20]
     whole = precision_recall(real, generated)
     for rows in (1, 7, 64):
-        monkeypatch.setattr(module, "BLOCK_BYTES", rows * 8 * 157)
+        monkeypatch.setattr(neighbours, "BLOCK_BYTES", rows * 4 * 157)
         assert precision_recall(real, generated) == whole
 
 

@@ -4,8 +4,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from slurm_doubles import PATHS
 
 from slurm.local_cluster.cluster import LocalCluster, why_not
+from slurm.profile import load_profile
+from slurm.submission import take_snapshot
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +32,22 @@ def on_cluster(cluster, monkeypatch):
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     return cluster
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory):
+    """A copy of the sources, which nobody edits while the tests run."""
+    root = tmp_path_factory.mktemp("code")
+    take_snapshot(Path(__file__).parents[2], root)
+    return root
+
+
+@pytest.fixture
+def profile():
+    """profile("key=value", ...) is the local profile with these; its jobs find the doubles."""
+
+    def make(*overrides):
+        paths = f'environment={{PYTHONPATH="{PATHS}",OMP_NUM_THREADS="1"}}'
+        return load_profile("local", [paths, "mem=256M", *overrides])
+
+    return make

@@ -3,20 +3,37 @@
 import json
 import os
 import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from engine_doubles import Trivial, task
 
-from experiments.engine.grid import grid_json
-from experiments.engine.store import atomic_write
+from experiments.engine.check import check
+from experiments.engine.grid import grid_json, write_grid
+from experiments.engine.runner import Runner
+from experiments.engine.signals import Stopper
+from experiments.engine.store import Store, atomic_write
 from slurm.shards import Work
 from slurm.submission import Payload
+from slurm.watch import collect
 
 HERE = Path(__file__).parent
 # For the jobs, which import this file by name.
 PATHS = os.pathsep.join([str(HERE), str(HERE.parent / "engine")])
+
+
+@dataclass(frozen=True)
+class Greedy(Trivial):
+    """Trivial, and `hog`: a cell that asks for more memory than a limit on it allows."""
+
+    def compute(self, task):
+        if task.cell.get("behave") == "hog":
+            bytearray(64 << 30)
+        return super().compute(task)
 
 
 def tasks(arguments):
@@ -27,27 +44,91 @@ def tasks(arguments):
 def prepare(arguments):
     """What `Payload.entry` names: (tasks, computer, run)."""
     run = Path(arguments["run"])
-    return tasks(arguments), Trivial(run / "starts.log", arguments.get("seconds", 0.05)), run
+    return tasks(arguments), Greedy(starts_log(run), arguments.get("seconds", 0.05)), run
+
+
+def starts_log(run):
+    """A line per computation that starts. In the report's folder: it is no part of the run."""
+    return run / "report" / "starts.log"
 
 
 def report(arguments):
     """The squares, in order; the same bytes however the cells were computed."""
     run = Path(arguments["run"])
-    grid = grid_json("trivial", "none", tasks(arguments), {}, {})
     lines = []
-    for cell in grid["cells"]:
-        path = run / "cells" / cell["key"] / "result.json"
+    for item in tasks(arguments):
+        path = run / "cells" / item.key / "result.json"
         value = (
             json.loads(path.read_text())["metrics"]["square"]["value"] if path.exists() else None
         )
-        lines.append(f"{cell['cell']['index']} {value}")
-    atomic_write(run / "report.txt", "\n".join(lines).encode())
-    return run / "report.txt"
+        lines.append(f"{item.cell['index']} {value}")
+    path = run / "report" / "report.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, "\n".join(lines).encode())
+    return path
 
 
 def request(run, cells=12, seconds=0.05, **behave):
-    """(payload, work) of a trivial grid."""
+    """(payload, work) of a trivial grid; writes its grid.json, as the sweep that submits does."""
     arguments = {"run": str(run), "cells": cells, "seconds": seconds}
     arguments["behave"] = {str(i): kind.replace("_", "-") for kind, i in behave.items()}
     payload = Payload("slurm_doubles:prepare", arguments, "slurm_doubles:report")
+    (Path(run) / "report").mkdir(parents=True, exist_ok=True)
+    write_grid(Path(run), grid_json("trivial", "none", tasks(arguments), {}, {}))
     return payload, [Work(t.key, t.cost, t.group) for t in tasks(arguments)]
+
+
+def wait_for(condition, seconds=60.0, cluster=None):
+    """What the condition returned when it held; with a cluster a failure says how that stands."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            about = ""
+            if cluster is not None:
+                about = cluster.run("squeue", "-r", "-o", "%i %T %r %S %N", check=False).stdout
+                about += f"{cluster.node_states()} {cluster.log('slurmctld', 2000)}"
+            raise AssertionError(f"waited in vain {about}")
+        time.sleep(0.2)
+    return found
+
+
+def ended(submission):
+    return all(shard.settled for shard in collect(submission))
+
+
+def states(submission):
+    return [shard.state for shard in collect(submission)]
+
+
+def inline_report(folder, cells):
+    """The bytes of the report of an undisturbed run in this process."""
+    payload, _ = request(folder, cells, 0.0)
+    grid, computer, run = prepare(payload.arguments)
+    with Stopper() as stopper:
+        Runner(computer, Store(run), workers=0).run(grid, stopper)
+    return report(payload.arguments).read_bytes()
+
+
+def published(run):
+    """How often each cell was published, by the journal."""
+    lines = (run / "journal.jsonl").read_text().splitlines()
+    return Counter(event["key"] for event in map(json.loads, lines) if event["event"] == "done")
+
+
+def started(run):
+    """How often the computation of each cell was begun, by its index."""
+    return Counter(int(line.split()[0]) for line in starts_log(run).read_text().splitlines())
+
+
+def assert_sound(run, cells, folder):
+    """No cell lost, none published twice, none torn; the report is that of an undisturbed run.
+
+    folder: for the undisturbed run.
+    """
+    found = check(run)
+    assert found.findings == (), found.findings
+    assert found.sound == found.cells == cells
+    assert set(published(run).values()) == {1}
+    assert len(published(run)) == cells
+    payload, _ = request(run, cells)
+    assert report(payload.arguments).read_bytes() == inline_report(folder / "inline", cells)

@@ -2,16 +2,12 @@
 
 import dataclasses
 import json
-import time
 from itertools import product
 from pathlib import Path
 
 import pytest
-from slurm_doubles import PATHS, prepare, report, request
+from slurm_doubles import assert_sound, ended, request, started, states, wait_for
 
-from experiments.engine.runner import Runner
-from experiments.engine.signals import Stopper
-from experiments.engine.store import Store
 from slurm import status
 from slurm.errors import UsageError
 from slurm.job import Refused, run_shard
@@ -30,62 +26,20 @@ from slurm.submit import plan, plan_words, submit
 from slurm.watch import Queue, collect
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory):
-    """A copy of the sources, which nobody edits while the tests run."""
-    root = tmp_path_factory.mktemp("code")
-    take_snapshot(Path(__file__).parents[2], root)
-    return root
-
-
-@pytest.fixture
-def profile():
-    def make(*overrides):
-        paths = f'environment={{PYTHONPATH="{PATHS}",OMP_NUM_THREADS="1"}}'
-        return load_profile("local", [paths, "mem=256M", *overrides])
-
-    return make
-
-
-def wait_for(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-    return found
-
-
-def ended(submission):
-    waiting = ("pending", "running", "requeued", "completing")
-    return not any(shard.state in waiting for shard in collect(submission))
-
-
-def states(submission):
-    return [s.state for s in collect(submission)]
-
-
-def inline_report(tmp_path, cells):
-    """The bytes of the report of an undisturbed run in this process."""
-    payload, _ = request(tmp_path / "inline", cells, 0.0)
-    (tmp_path / "inline").mkdir()
-    tasks, computer, run = prepare(payload.arguments)
-    with Stopper() as stopper:
-        Runner(computer, Store(run), workers=0).run(tasks, stopper)
-    return report(payload.arguments).read_bytes()
-
-
 @pytest.mark.slurm
 def test_an_array_gives_the_report_of_an_inline_run(on_cluster, code, profile, tmp_path, capsys):
     run = tmp_path / "run"
     payload, work = request(run, 21)
     submission = submit(payload, work, run, profile("max_array=4"), chain_report=True, root=code)
     assert len(submission.shards) == 4
-    wait_for(lambda: (run / "report.txt").exists())
-    assert (run / "report.txt").read_bytes() == inline_report(tmp_path, 21)
+    text = run / "report" / "report.txt"
+    wait_for(text.exists)
+    from_the_job = text.read_bytes()
     assert states(submission) == ["done"] * 4
+    assert_sound(run, 21, tmp_path)
+    assert text.read_bytes() == from_the_job
     # Every cell was started once, by one of two nodes.
-    starts = [line.split()[0] for line in (run / "starts.log").read_text().splitlines()]
-    assert sorted(starts, key=int) == [str(i) for i in range(21)]
+    assert started(run) == dict.fromkeys(range(21), 1)
     assert {submission.state(i)["node"] for i in range(4)} <= {"n1", "n2"}
     assert (submission.folder / "submission.json").exists()
     assert list(submission.folder.glob("*.sh"))
@@ -141,8 +95,9 @@ def test_a_cell_that_raises_fails_alone(on_cluster, code, profile, tmp_path):
     # Left alone unless asked for.
     assert missing_cells(run, failed_too=False)[1] == []
     assert len(missing_cells(run, failed_too=True)[1]) == 1
-    wait_for(lambda: (run / "report.txt").exists())
-    assert "5 None" in (run / "report.txt").read_text()
+    text = run / "report" / "report.txt"
+    wait_for(text.exists)
+    assert "5 None" in text.read_text()
 
 
 @pytest.mark.slurm
@@ -182,11 +137,13 @@ def test_other_keys_are_refused(code, on_cluster, profile, tmp_path):
 
 
 @pytest.mark.slurm
-def test_what_sbatch_refuses_is_one_line(on_cluster, code, profile, tmp_path):
+def test_what_sbatch_refuses_is_one_line(on_cluster, code, profile, tmp_path, capfd):
     payload, work = request(tmp_path, 2)
-    with pytest.raises(UsageError, match="sbatch refused the job") as error:
+    with pytest.raises(UsageError, match="sbatch refused the job: invalid partition") as error:
         submit(payload, work, tmp_path, profile("partition=none"), root=code)
     assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+    assert list((tmp_path / "slurm").iterdir()) == []
 
 
 # ---- without a cluster --------------------------------------------------------------------------
