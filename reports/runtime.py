@@ -7,7 +7,17 @@ from itertools import pairwise
 from typing import Any
 
 from reports.declared import declared
-from reports.figures import INK, Figure, darker, house_style, new_canvas, style_of
+from reports.figures import (
+    DPI,
+    INK,
+    Figure,
+    darker,
+    house_style,
+    new_canvas,
+    nice_ticks,
+    spread,
+    style_of,
+)
 from reports.load import Entry, Run
 from reports.page import Page, Section, Text
 from reports.rows import Row
@@ -199,21 +209,33 @@ def _time_axes(ax: Any, curves: Curves, names: list[str], lengths: list[int]) ->
         ys = [curves[name][x] for x in xs]
         style = {"linestyle": look.dashes, "marker": look.marker, "linewidth": look.width}
         ax.plot(xs, ys, color=look.color, **style)
-        ax.annotate(
-            name,
-            (xs[-1], ys[-1]),
-            xytext=(9, 0),
-            textcoords="offset points",
-            color=darker(look.color),
-            fontsize=11,
-            verticalalignment="center",
-            annotation_clip=False,
-        )
+    _name_ends(ax, {name: curves[name][max(curves[name])] for name in names}, names)
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(FixedLocator(nice_ticks(low, high)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(low, high)
     ax.xaxis.set_major_locator(FixedLocator(lengths))
     ax.xaxis.set_major_formatter(FixedFormatter([str(n) for n in lengths]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xlabel("tokens an image (log scale)")
+
+
+def _name_ends(ax: Any, ends: dict[str, float], names: list[str]) -> None:
+    """Names at the right, beside the ends of their curves but never on each other."""
+    to_axes = ax.transData + ax.transAxes.inverted()
+    heights = [float(to_axes.transform((1.0, ends[name]))[1]) for name in names]
+    gap = 14 / (ax.get_window_extent().height * 72 / DPI)
+    for name, place in zip(names, spread(heights, gap, 0.02, 0.98), strict=True):
+        ax.text(
+            1.04,
+            place,
+            name,
+            transform=ax.transAxes,
+            color=darker(_look(name, names).color),
+            fontsize=11,
+            verticalalignment="center",
+        )
 
 
 def _speedup_axes(ax: Any, curves: Curves, names: list[str], lengths: list[int]) -> None:

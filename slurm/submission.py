@@ -168,8 +168,7 @@ def source_files(root: Path) -> list[Path]:
         if path.suffix in SOURCES
         and path.is_file()
         and "__pycache__" not in path.parts
-        # Profiles are read once, at submission; reports are no part of the code.
-        and path.relative_to(root).parts[:2] not in (("slurm", "profiles"), ("reports", "out"))
+        and path.relative_to(root).parts[:2] != ("reports", "out")
     )
 
 
@@ -177,6 +176,8 @@ def code_fingerprint(root: Path) -> str:
     """sha256 over the names and bytes of all source files below `root`."""
     total = hashlib.sha256()
     for path in source_files(root):
+        if path.parent == root / "slurm" / "profiles":
+            continue  # read once, at the submission, which keeps what they said
         total.update(f"{path.relative_to(root)}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

@@ -8,6 +8,7 @@ import io
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -102,29 +103,38 @@ def submit(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         root=str(root or ROOT),
     )
-    if snapshot:
-        take_snapshot(Path(submission.root), folder / "code")
-    submission = dataclasses.replace(submission, fingerprint=code_fingerprint(submission.code))
-    submission.write()  # the jobs read it: before they exist
-    jobs = [ShardJob(str(folder), number) for number in range(len(shards))]
     try:
+        if snapshot:
+            take_snapshot(Path(submission.root), folder / "code")
+        submission = dataclasses.replace(submission, fingerprint=code_fingerprint(submission.code))
+        submission.write()  # the jobs read it: before they exist
+        jobs = [ShardJob(str(folder), number) for number in range(len(shards))]
         job = _send(submission, profile, jobs, submission.name).partition("_")[0]
-    except UsageError:
-        shutil.rmtree(folder, ignore_errors=True)  # no job knows of it
+    except (UsageError, OSError) as error:
+        # A disk that is full after sbatch took the job: the pickles are not there for it.
+        subprocess.run(["scancel", f"--name={submission.name}"], capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"--out {run}: cannot be written ({error.strerror})") from None
         raise
     submission = dataclasses.replace(submission, job=job)
     submission.write()
     if chain_report and payload.report:
-        small = dataclasses.replace(profile, gpus=0, cpus=1, nodes=1, tasks_per_node=1)
-        report_job = _send(
-            submission,
-            small,
-            [ReportJob(str(folder))],
-            f"{submission.name}-report",
-            dependency=f"afterany:{job}",
-        )
-        submission = dataclasses.replace(submission, report_job=report_job)
-        submission.write()
+        submission = _chain_report(submission, profile)
+    return submission
+
+
+def _chain_report(submission: Submission, profile: Profile) -> Submission:
+    """One more job, for the report; without it the shards still run, so it may not fail."""
+    small = dataclasses.replace(profile, gpus=0, cpus=1, nodes=1, tasks_per_node=1)
+    job, name = ReportJob(str(submission.folder)), f"{submission.name}-report"
+    try:
+        number = _send(submission, small, [job], name, dependency=f"afterany:{submission.job}")
+    except UsageError as error:
+        print(f"warning: no job for the report: {error}", file=sys.stderr)
+        return submission
+    submission = dataclasses.replace(submission, report_job=number)
+    submission.write()
     return submission
 
 

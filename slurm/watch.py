@@ -53,25 +53,37 @@ class ShardStatus:
 
 @dataclass(frozen=True)
 class Queue:
-    """What squeue says (and sacct, where there is accounting); a `problem` if it says nothing."""
+    """What squeue says (and sacct, where there is accounting); a `problem` if it says nothing.
 
-    jobs: Mapping[str, tuple[str, str, str]]  # "12_3" -> (state, node, reason)
-    ended: Mapping[str, str]
+    By the number of the shard, which is that of the array's task.
+    """
+
+    jobs: Mapping[int, tuple[str, str, str]]  # (state, node, reason)
+    ended: Mapping[int, str]  # state
     problem: str = ""
 
 
 def ask_slurm(submission: Submission) -> Queue:
-    """The jobs in the queue with this submission's number and name."""
+    """The jobs with this submission's name, which no other job ever had; numbers begin anew when a
+    controller loses its state, and a submission that was killed may not know its own."""
     text, problem = _output("squeue", "-h", "-r", "-n", submission.name, "-o", "%i|%T|%N|%r")
     jobs = {}
     for line in text.splitlines():
         words = line.split("|", 3)
-        if len(words) == 4 and words[0].partition("_")[0] == submission.job:
-            jobs[words[0]] = (words[1], words[2], words[3])
+        if len(words) == 4:
+            jobs[_shard_number(words[0])] = (words[1], words[2], words[3])
     return Queue(jobs, _accounting(submission), problem)
 
 
-def _accounting(submission: Submission) -> dict[str, str]:
+def _shard_number(job: str) -> int:
+    """3 of "12_3"; 0 of "12", which is no array; -1 of "12_[4-9]", which have not begun."""
+    _, array, task = job.partition("_")
+    return int(task) if task.isdigit() else -1 if array else 0
+
+
+def _accounting(submission: Submission) -> dict[int, str]:
+    if not submission.job:
+        return {}
     text, problem = _output(
         "sacct", "-n", "-X", "-P", "-j", submission.job, "-o", "JobID,State,JobName"
     )
@@ -79,7 +91,7 @@ def _accounting(submission: Submission) -> dict[str, str]:
     for line in text.splitlines() if not problem else []:
         words = line.split("|")
         if len(words) == 3 and words[2] == submission.name:
-            ended[words[0]] = words[1].split()[0] if words[1] else ""
+            ended[_shard_number(words[0])] = words[1].split()[0] if words[1] else ""
     return ended
 
 
@@ -115,8 +127,7 @@ def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> Sha
     missing = [key for key in keys if key not in set(done)]
     failed = [key for key in missing if (_cell(submission, key) / "failure.json").is_file()]
     said = submission.state(number)
-    job = f"{submission.job}_{number}" if len(submission.shards) > 1 else submission.job
-    state, node, reason = queue.jobs.get(job, ("", "", ""))
+    state, node, reason = queue.jobs.get(number, ("", "", ""))
     if not missing:
         shown = "done"
     elif state:
@@ -126,8 +137,8 @@ def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> Sha
         shown, reason = "unknown", queue.problem
     elif said.get("state") == "refused":
         shown, reason = "refused", said["reason"]
-    elif ENDED.get(queue.ended.get(job, "")):
-        shown, reason = ENDED[queue.ended[job]], said.get("reason", "")
+    elif ENDED.get(queue.ended.get(number, "")):
+        shown, reason = ENDED[queue.ended[number]], said.get("reason", "")
     elif said.get("state") in ("stopped", "broken"):
         shown, reason = said["state"], said["reason"]
     elif said.get("state") == "ended":

@@ -174,14 +174,14 @@ class TestStatus:
         assert found[0].reason == "squeue does not answer"
 
     def test_accounting_says_why_it_ended(self, written):
-        queue = Queue({"7_1": ("RUNNING", "n2", "None")}, {"7_0": "TIMEOUT"})
+        queue = Queue({1: ("RUNNING", "n2", "None")}, {0: "TIMEOUT"})
         assert [s.state for s in collect(written, queue)] == ["out of time", "running"]
 
     def test_results_count_whatever_slurm_says(self, written):
         for key in written.shards[0]:
             (written.run / "cells" / key).mkdir(parents=True)
             (written.run / "cells" / key / "result.json").write_text("{}")
-        assert [s.state for s in collect(written, Queue({}, {"7_0": "FAILED"}))] == ["done", "lost"]
+        assert [s.state for s in collect(written, Queue({}, {0: "FAILED"}))] == ["done", "lost"]
 
 
 def test_the_plan_in_words():

@@ -1,0 +1,250 @@
+"""Filling a hidden part of held-out images: the masks, the samplers and the plain baselines.
+
+Hidden pixels never reach a filling: the tokenizer sees their place at the mean of the known pixels,
+and the composite takes nothing of the input there. (`maskgit.editing.edit` blends with the input it
+was given, on both sides of the edge; here the blur reaches outwards only.)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskgit.editing import (
+    blend_weights,
+    center_mask,
+    composite,
+    edit,
+    hide,
+    latent_mask,
+    side_mask,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from experiments.studies.base import Context
+
+
+def _surround(side: int, share: float) -> np.ndarray:
+    return ~center_mask(side, side, share)
+
+
+def _strip(side: int) -> np.ndarray:
+    mask = np.ones((side, side), bool)
+    known = max(1, side // 4)
+    mask[:, (side - known) // 2 : (side + known) // 2] = False
+    return mask
+
+
+# Name -> pixels (H, H) bool to fill, of images of that side. The paper's tasks: Table 2 and Figure
+# 7 (the first two), Figures 16 and 17 (top, bottom), Figure 20 (surround).
+TASKS: dict[str, Callable[[int], np.ndarray]] = {
+    "outpaint-right": lambda side: side_mask("right", side, side),
+    "inpaint-center": lambda side: center_mask(side, side),
+    "outpaint-left": lambda side: side_mask("left", side, side),
+    "outpaint-top": lambda side: side_mask("top", side, side),
+    "outpaint-bottom": lambda side: side_mask("bottom", side, side),
+    "inpaint-large": lambda side: center_mask(side, side, 0.75),
+    "surround-50": lambda side: _surround(side, 0.5),
+    "surround-31": lambda side: _surround(side, 0.3125),
+    "strip": _strip,
+}
+# The baseline draws tokens in raster order, so what it is to fill must come last.
+AUTOREGRESSIVE_TASKS = ("outpaint-bottom",)
+SAMPLERS = ("maskgit", "autoregressive")
+METHODS = (*SAMPLERS, "mean", "biharmonic", "real", "tokenizer")
+PACKAGE = "scikit-image"
+NO_PACKAGE = f"{PACKAGE} is not installed: pip install -e '.[inpainting]'"
+
+
+def library() -> str:
+    """The library of the biharmonic baseline with its version, or "missing": part of a cell."""
+    there = importlib.util.find_spec("skimage") is not None
+    return f"{PACKAGE} {version(PACKAGE)}" if there else "missing"
+
+
+def held_out_batches(
+    context: Context, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The first `count` held-out images: (uint8 (m, H, W, C), classes int64 (m,), numbers (m,))."""
+    held_out, start = context.study.request.held_out, 0
+    for batch in held_out.batches():
+        ids = np.arange(start, min(start + len(batch), count))
+        if not len(ids):
+            return
+        labels = np.array([held_out.labels[i] for i in ids], np.int64)
+        yield batch[: len(ids)], labels, ids
+        start += len(ids)
+
+
+def held_out_images(
+    context: Context, numbers: list[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Held-out images by number: (uint8 (k, H, W, C), classes int64 (k,), numbers int64 (k,))."""
+    found = {
+        int(i): (image, label)
+        for images, labels, ids in held_out_batches(context, max(numbers) + 1)
+        for image, label, i in zip(images, labels, ids, strict=True)
+        if i in numbers
+    }
+    images = np.stack([found[i][0] for i in numbers])
+    labels = np.array([found[i][1] for i in numbers], np.int64)
+    return images, labels, np.array(numbers, np.int64)
+
+
+def fill(
+    context: Context,
+    cell: dict[str, Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    ids: np.ndarray,
+) -> np.ndarray:
+    """Images uint8 (n, H, W, C) with the task's pixels filled by the method.
+
+    cell: has task and method, and for samplers seed, steps and start. labels: the classes that
+    samplers are told, int64 (n,). ids: which noise each image takes, int64 (n,).
+
+    Raises:
+        UsageError: the biharmonic baseline's library is not here, or a mask that does not fit.
+    """
+    method = cell["method"]
+    if method == "real":
+        return images
+    if method == "tokenizer":
+        return reconstruct(context, images)
+    mask = TASKS[cell["task"]](images.shape[1])
+    if method == "mean":
+        return mean_fill(images, mask)
+    if method == "biharmonic":
+        return biharmonic_fill(images, mask)
+    parts = [
+        _sampled(context, cell, mask, images[rows], labels[rows], ids[rows])
+        for rows in chunks(context, len(images))
+    ]
+    return np.concatenate(parts)
+
+
+def mean_fill(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mean of each image's known pixels, a channel: what the tokenizer is shown."""
+    return as_bytes(hide(as_tensor(images, "cpu"), mask))
+
+
+def biharmonic_fill(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The smoothest surface over the hole, by scikit-image.
+
+    Images stand as the channels of one: they share the mask, and the library then sets up its
+    equations once.
+
+    Raises:
+        UsageError: scikit-image is not installed.
+    """
+    from experiments.engine.errors import UsageError
+
+    if library() == "missing":
+        raise UsageError(NO_PACKAGE)
+    from skimage.restoration import inpaint_biharmonic
+
+    count, height, width, channels = images.shape
+    stacked = np.moveaxis(images, 0, 2).reshape(height, width, count * channels) / 255.0
+    filled = inpaint_biharmonic(stacked, mask, channel_axis=-1)
+    filled = np.moveaxis(filled.reshape(height, width, count, channels), 2, 0)
+    rounded = np.rint(np.clip(filled, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.where(mask[None, :, :, None], rounded, images)
+
+
+def reconstruct(context: Context, images: np.ndarray) -> np.ndarray:
+    """Images through the tokenizer and back, uint8 (n, H, W, C)."""
+    import torch
+
+    with torch.inference_mode():
+        parts = []
+        for rows in chunks(context, len(images)):
+            seen = as_tensor(images[rows], context.device)
+            parts.append(as_bytes(context.tokenizer.decode(context.tokenizer.encode(seen))))
+    return np.concatenate(parts)
+
+
+def _sampled(
+    context: Context,
+    cell: dict[str, Any],
+    mask: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    ids: np.ndarray,
+) -> np.ndarray:
+    import torch
+
+    tokenizer, device = context.tokenizer, context.device
+    latent = latent_mask(mask, tokenizer.config.downsampling)
+    known, classes = as_tensor(images, device), torch.from_numpy(labels).to(device)
+    noise = {"seed": cell["seed"], "sample_ids": torch.from_numpy(ids).to(device)}
+    with torch.inference_mode():
+        if cell["method"] == "maskgit":
+            decoded = edit(
+                context.transformer,
+                tokenizer,
+                known,
+                classes,
+                latent,
+                pixels=mask,
+                hidden=True,
+                steps=cell["steps"],
+                start=cell["start"],
+                **noise,
+            ).decoded
+        else:
+            decoded = _continued(context, known, classes, mask, latent, noise)
+        # The blur of the latent mask outwards; inside, nothing of the input (see the top).
+        weights = np.maximum(blend_weights(latent, mask.shape), mask.astype(np.float32))
+        return as_bytes(composite(known, decoded, weights))
+
+
+def _continued(
+    context: Context,
+    known: Tensor,
+    classes: Tensor,
+    mask: np.ndarray,
+    latent: np.ndarray,
+    noise: dict[str, Any],
+) -> Tensor:
+    """The baseline's images (b, C, H, W): known tokens first, the others drawn after them."""
+    import torch
+
+    from maskgit.autoregressive import generate_autoregressive
+
+    model = context.autoregressive
+    codes = context.tokenizer.encode(hide(known, mask)).flatten(1)
+    unknown = torch.from_numpy(latent.reshape(-1)).to(codes.device)
+    grid = codes.masked_fill(unknown, model.config.mask_id)
+    tokens = generate_autoregressive(model, classes, tokens=grid, **noise)
+    return context.tokenizer.decode(tokens.view(-1, *latent.shape)).clamp(0.0, 1.0)
+
+
+def chunks(context: Context, count: int) -> list[slice]:
+    """Images in one forward of the tokenizer: a fixed number, so that no flag changes a pixel."""
+    from experiments.engine.imaging import chunk_size
+
+    size = context.preset.image_size
+    step = chunk_size(size * size, context.device.partition(":")[0])
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def as_tensor(images: np.ndarray, device: str) -> Tensor:
+    """uint8 (n, H, W, C) -> float32 (n, C, H, W) in [0, 1]."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return tensor.permute(0, 3, 1, 2).contiguous().float() / 255.0
+
+
+def as_bytes(images: Tensor) -> np.ndarray:
+    """float (n, C, H, W) -> uint8 (n, H, W, C), rounded as experiments.engine.imaging says."""
+    import torch
+
+    scaled = images.clamp(0.0, 1.0).mul(255.0).round_()
+    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,92 @@
+"""reproduce.py: goes on after a failure, says what did not run, and shares its folders."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from experiments import reproduce
+from experiments.studies import reproducing
+from experiments.studies.reproducing import EXPERIMENTS, arguments
+
+
+@dataclass(frozen=True)
+class Fake:
+    preset: str = ""
+    out: Path | None = None
+    stages: Path | None = None
+    seeds: str = ""
+    quick: bool = False
+
+
+def write_report(options):
+    from reports.page import Page
+
+    folder = options.out / "report"
+    folder.mkdir(parents=True)
+    Page(options.out.name, options.out.name, ["Found."], "1 cell.", [], []).write(folder)
+    return 0
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    seen = {}
+
+    def fail(options):
+        raise RuntimeError("no luck")
+
+    def module(name):
+        what = name.rpartition(".")[2]
+        if what == "panorama":
+            raise ModuleNotFoundError("gone", name=name)
+
+        def run(options):
+            seen[what] = options
+            return {"editing": fail, "runtime": lambda options: 1}.get(what, write_report)(options)
+
+        return SimpleNamespace(Options=Fake, run=run)
+
+    monkeypatch.setattr(reproducing.importlib, "import_module", module)
+    return seen
+
+
+def test_it_goes_on_after_failures_and_the_index_says_why(fakes, tmp_path, capsys):
+    names = "class_conditional,editing,runtime,panorama,decoding_trace"
+    options = reproduce.Options(quick=True, only=names, out=tmp_path)
+    assert reproduce.run(options) == 1
+    said = capsys.readouterr()
+    assert "3 of 5 failed: runtime, editing, panorama" in said.err
+    assert "class_conditional (Table 1, Figures 5 and 11 to 13): done" in said.out
+    index = (tmp_path / "report" / "index.md").read_text(encoding="utf-8")
+    assert "RuntimeError: no luck" in index and "left out with --only" in index
+    assert "ended with exit code 1" in index and "no module experiments.panorama" in index
+    assert "Table 2" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    rows = json.loads((tmp_path / "not_run" / "summary.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) == len(EXPERIMENTS) - 2 and {r["verdict"] for r in rows} == {"not run"}
+
+
+def test_one_folder_of_stages_serves_all(fakes, tmp_path):
+    options = reproduce.Options(only="class_conditional,decoding_trace", out=tmp_path, seeds="4,5")
+    assert reproduce.run(options) == 0
+    assert {o.stages for o in fakes.values()} == {tmp_path}
+    assert {o.out for o in fakes.values()} == {tmp_path / name for name in fakes}
+    assert (fakes["class_conditional"].seeds, fakes["decoding_trace"].seeds) == ("4,5", "4")
+
+
+def test_every_script_takes_its_arguments(tmp_path):
+    import importlib
+    from dataclasses import fields
+
+    for quick in (False, True):
+        for name, experiment in EXPERIMENTS.items():
+            module = importlib.import_module(f"experiments.{name}")
+            known = [item.name for item in fields(module.Options)]
+            values = arguments(reproduce.Options(quick=quick), name, tmp_path, known)
+            assert set(experiment.quick if quick else experiment.full) <= set(values)
+            module.Options(**values).check()
+
+
+def test_the_budgets_leave_room_below_a_quarter_of_an_hour():
+    assert sum(experiment.minutes for experiment in EXPERIMENTS.values()) < 15
