@@ -217,12 +217,12 @@ def _sample(n: int) -> Tensor:
 
 
 def _leading_directions(cloud: Tensor, width: int, start: Tensor | None) -> Tensor:
-    """About the `width` leading principal directions, (D, width), by subspace iteration."""
+    """About the `width` leading principal directions, (D, width): a step of subspace iteration from
+    some of the points themselves, which lean that way already."""
     basis = cloud[-width:].T
     if start is not None:
         basis = torch.cat([start, basis], dim=1)[:, :width]
-    for _ in range(2 if start is None else 1):
-        basis = torch.linalg.qr(cloud.T @ (cloud @ basis)).Q
+    basis = torch.linalg.qr(cloud.T @ (cloud @ basis)).Q
     inner = cloud @ basis
     vectors = torch.linalg.eigh(inner.T @ inner).eigenvectors.flip(1)
     return basis @ vectors

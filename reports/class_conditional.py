@@ -208,7 +208,7 @@ def _figures(run: Run, found: list[Sampler]) -> list[Text | Figure]:
         return [Text("No samples are there.")]
     classes = sorted({int(c) for stored in columns.values() for c in stored["labels"]})
     strips, heads = [], []
-    for name, stored in columns.items():
+    for name in columns:
         label = name.partition(" (")[0]
         heads += ["" if j != TILES // 2 else label for j in range(TILES + 1)]
     for c in classes:

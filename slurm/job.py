@@ -37,7 +37,7 @@ class ShardJob:
         """Called by submitit at a time limit or a preemption: the same shard, requeued."""
         from submitit.helpers import DelayedSubmission
 
-        _say(load_submission(Path(self.folder)), self.number, state="requeued")
+        write_state(load_submission(Path(self.folder)), self.number, state="requeued")
         return DelayedSubmission(ShardJob(self.folder, self.number))
 
 
@@ -62,16 +62,16 @@ def run_shard(submission: Submission, number: int) -> dict[str, int]:
     try:
         return _run_shard(submission, number)
     except Refused as refused:
-        _say(submission, number, state="refused", reason=str(refused))
+        write_state(submission, number, state="refused", reason=str(refused))
         raise
     except Interrupted as ended:
         reason = f"{ended}: cancelled, preempted or requeued"
-        _say(submission, number, state="stopped", reason=reason)
+        write_state(submission, number, state="stopped", reason=reason)
         raise
     except Exception as error:
         # Among these what submitit raises in the middle of the work after too many time limits.
         reason = " ".join(str(error).split())
-        _say(submission, number, state="broken", reason=f"{type(error).__name__}: {reason}")
+        write_state(submission, number, state="broken", reason=f"{type(error).__name__}: {reason}")
         raise
 
 
@@ -81,17 +81,17 @@ def _run_shard(submission: Submission, number: int) -> dict[str, int]:
     from experiments.engine.signals import Stopper
     from experiments.engine.store import Store
 
-    _say(submission, number, state="starting")
+    write_state(submission, number, state="starting")
     with Stopper() as stopper:
         tasks, computer = _prepared(submission, submission.shards[number])
         store = Store(submission.run)
         store.prepare()
-        _say(submission, number, state="running")
+        write_state(submission, number, state="running")
         workers = max(1, submission.profile["gpus"])
         runner = Runner(computer, store, workers=workers, progress=Progress(sys.stderr))
         summary = runner.run(tasks, stopper)
     counts = {"done": summary.done, "cached": summary.cached, "failed": len(summary.failed)}
-    _say(submission, number, state="ended", **counts)
+    write_state(submission, number, state="ended", **counts)
     return counts
 
 
@@ -114,8 +114,10 @@ def _prepared(submission: Submission, keys: tuple[str, ...]) -> tuple[list[Any],
     return [known[key] for key in keys], computer
 
 
-def _say(submission: Submission, number: int, **facts: Any) -> None:
-    """Keep what the shard says of itself. A disk that is full must not stop it."""
+def write_state(submission: Submission, number: int, **facts: Any) -> None:
+    """Keep what shard `number` says of itself, for people: its state (starting, running, ended, and
+    stopped, broken, refused with a `reason`), job, node, attempt, time. A full disk stops nothing.
+    """
     before = submission.state(number)
     started = facts["state"] == "starting"
     content = {

@@ -109,10 +109,9 @@ def submit(
         submission = dataclasses.replace(submission, fingerprint=code_fingerprint(submission.code))
         submission.write()  # the jobs read it: before they exist
         jobs = [ShardJob(str(folder), number) for number in range(len(shards))]
-        job = _send(submission, profile, jobs, submission.name).partition("_")[0]
+        job = send(submission, profile, jobs, submission.name).partition("_")[0]
     except (UsageError, OSError) as error:
-        # A disk that is full after sbatch took the job: the pickles are not there for it.
-        subprocess.run(["scancel", f"--name={submission.name}"], capture_output=True, check=False)
+        cancel_by_name(submission.name)
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise UsageError(f"--out {run}: cannot be written ({error.strerror})") from None
@@ -124,12 +123,17 @@ def submit(
     return submission
 
 
+def cancel_by_name(name: str) -> None:
+    """After a failure between sbatch and the pickles, on a full disk say: no job without them."""
+    subprocess.run(["scancel", f"--name={name}"], capture_output=True, check=False)
+
+
 def _chain_report(submission: Submission, profile: Profile) -> Submission:
     """One more job, for the report; without it the shards still run, so it may not fail."""
     small = dataclasses.replace(profile, gpus=0, cpus=1, nodes=1, tasks_per_node=1)
     job, name = ReportJob(str(submission.folder)), f"{submission.name}-report"
     try:
-        number = _send(submission, small, [job], name, dependency=f"afterany:{submission.job}")
+        number = send(submission, small, [job], name, dependency=f"afterany:{submission.job}")
     except UsageError as error:
         print(f"warning: no job for the report: {error}", file=sys.stderr)
         return submission
@@ -138,17 +142,28 @@ def _chain_report(submission: Submission, profile: Profile) -> Submission:
     return submission
 
 
-def _send(
-    submission: Submission, profile: Profile, jobs: Sequence[Any], name: str, dependency: str = ""
+def send(
+    submission: Submission,
+    profile: Profile,
+    jobs: Sequence[Any],
+    name: str,
+    dependency: str = "",
+    **more: Any,
 ) -> str:
-    """Submit through submitit; returns the id of the (first) job."""
+    """Submit through submitit, several jobs as an array; returns the id of the (first) job.
+
+    more: further parameters of submitit's AutoExecutor.
+
+    Raises:
+        UsageError: sbatch refused; has its own words.
+    """
     import submitit
 
     executor = submitit.AutoExecutor(
         str(submission.folder), cluster="slurm", slurm_max_num_timeout=profile.max_timeouts,
         slurm_python=_python(profile),
     )  # fmt: skip
-    executor.update_parameters(**sbatch_parameters(submission, profile, name, dependency))
+    executor.update_parameters(**sbatch_parameters(submission, profile, name, dependency), **more)
     try:
         with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # submitit prints it too
             sent = [executor.submit(job) for job in jobs]

@@ -159,7 +159,7 @@ def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> Sha
         seconds_left=pace.seconds_for(missing) if state and missing else None,
         attempt=said.get("attempt", 0),
         reason="" if reason == "None" else reason,
-        last_line=_last_line(submission.log(number)),
+        last_line=last_line(submission.log(number)),
         queued=bool(state),
     )
 
@@ -208,7 +208,8 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _last_line(log: Path | None) -> str:
+def last_line(log: Path | None) -> str:
+    """The end of a log: its last line that is not empty, of a live line the newest state."""
     if log is None:
         return ""
     try:

@@ -83,7 +83,7 @@ def reproduce(options: Options, names: Sequence[str]) -> int:
             if not _is_usage(error):
                 traceback.print_exc(file=sys.stderr)
         seconds = time.monotonic() - began
-        print(f"{head}: {'done' if not why else why}, {seconds:.0f} s", flush=True)
+        print(f"{head}: {why if why else 'done'}, {seconds:.0f} s", flush=True)
         if why:
             reasons[name] = why
     reports = [out / name / "report" for name in EXPERIMENTS]

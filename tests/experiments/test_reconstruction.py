@@ -12,7 +12,8 @@ from experiments.studies.reconstruction_cells import parse_ratios
 def test_masks_have_the_size_asked_for_and_grow_into_each_other():
     ids = np.arange(5)
     few, many = masks_of(0, ids, 0.3, 64), masks_of(0, ids, 0.75, 64)
-    assert few.sum(axis=1).tolist() == [19] * 5 and many.sum(axis=1).tolist() == [48] * 5
+    assert few.sum(axis=1).tolist() == [19] * 5
+    assert many.sum(axis=1).tolist() == [48] * 5
     assert not (few & ~many).any()
     assert len({mask.tobytes() for mask in few}) == 5
     assert not masks_of(0, ids, 0.0, 64).any()

@@ -34,7 +34,8 @@ def test_rate_1_is_the_plain_sampler_and_draws_are_counted(weights, tmp_path):
     assert value(ours, "is@1") == value(theirs, "is")
     assert [value(ours, f"drawn@{rate}") for rate in ("1", "0.5", "0.25")] == [20, 40, 80]
     sure = [value(ours, f"own@{rate}") for rate in ("1", "0.5", "0.25")]
-    assert sure == sorted(sure) and sure[0] < sure[-1]
+    assert sure == sorted(sure)
+    assert sure[0] < sure[-1]
     # One run of the sampler: the plain one found its tokens there.
     assert len(list((tmp_path / "stages" / "tokens").glob("*.npy"))) == 4
 

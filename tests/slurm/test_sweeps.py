@@ -1,18 +1,23 @@
 """`--slurm` of the experiments: the real benchmark on a real SLURM, and what needs no cluster."""
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from slurm_doubles import wait_for
 
 from experiments import ablate_schedule
 from experiments.engine import cli, remote
 from experiments.engine.check import check
 from experiments.engine.errors import UsageError
+from experiments.engine.options import SweepOptions
 from slurm import errors as slurm_errors
+from slurm.submission import load_submission
 
 GRID = ("--T", "4,8,12", "--num-samples", "10", "--metrics", "fid,is,nll")
 
@@ -44,7 +49,7 @@ def test_the_benchmark_as_an_array_gives_the_bytes_of_an_inline_run(on_cluster, 
     # Seven schedules at three T.
     inline, jobs = tmp_path / "inline", tmp_path / "jobs"
     submit = ("--slurm", "local", "--slurm-set", "max_array=5 mem=2G", "--snapshot", "--wait")
-    done = start(*GRID, *submit, "--out", jobs)
+    done = start(*GRID, *submit, "--chain-report", "--out", jobs)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{jobs}/report/report.md\n"
     assert "21 cells in 5 shards" in done.stderr
@@ -57,6 +62,10 @@ def test_the_benchmark_as_an_array_gives_the_bytes_of_an_inline_run(on_cluster, 
     # One thread: on a busy machine several wait for each other.
     done = start(*GRID, "--workers", 0, "--out", inline, SLURM_CPUS_PER_TASK="1")
     assert done.returncode == 0, done.stderr
+    # The report was built here and is now built by the job that comes after the array.
+    wait_for(lambda: not on_cluster.run("squeue", "-h").stdout, 120, on_cluster)
+    log = (submission / f"{load_submission(submission).report_job}_0_log.out").read_text()
+    assert "completed successfully" in log
     for files in ("report/*", "report/*/*", "grid.json", "cells/*/result.json"):
         assert content(inline, files) == content(jobs, files), files
     # Nothing is left to submit; the time of a forward is now known from these cells.
@@ -98,6 +107,21 @@ def test_a_job_builds_the_tasks_that_were_submitted(tmp_path, monkeypatch, capsy
     assert ablate_schedule.run(asked) == 0
     assert [task.key for task in seen[0][2]] == [task.key for task in tasks]
     assert not (tmp_path / "here").exists()  # nothing was written by any of it
+
+
+SCRIPTS = [
+    path.stem
+    for path in sorted(Path(ablate_schedule.__file__).parent.glob("*.py"))
+    if "run_study" in path.read_text() or "run_sweep" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_job_finds_every_script_by_its_name(name):
+    script = importlib.import_module(f"experiments.{name}")
+    assert script.NAME == name
+    assert issubclass(script.Options, SweepOptions)
+    assert callable(script.run)
 
 
 def test_a_dry_run_prints_shards_hours_and_gpu_hours(start, tmp_path):
