@@ -28,6 +28,7 @@ from pathlib import Path
 
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.check import check
+from experiments.engine.errors import UsageError
 from experiments.engine.grid import grid_json, write_grid
 from experiments.engine.keys import digest
 from experiments.engine.lease import Leases
@@ -176,7 +177,10 @@ def torn(store: Path) -> int:
     """Files that cannot be believed."""
     if not (store / "grid.json").exists():
         return 0
-    return sum(finding.kind == "damaged" for finding in check(store).findings)
+    try:
+        return sum(finding.kind == "damaged" for finding in check(store).findings)
+    except UsageError:  # grid.json itself
+        return 1
 
 
 def soak(flags: argparse.Namespace, folder: Path) -> dict:

@@ -190,7 +190,8 @@ def edit(
     pixels: (H, W) bool, the user's mask; by default all pixels of the masked tokens. With
         blend="hard" every pixel outside is kept, with "gaussian" those beyond the blur.
     hidden: the masked pixels are unknown (inpainting, outpainting): they are hidden from the
-        tokenizer. Otherwise (an edit, as in the official notebook) it sees the whole image.
+        tokenizer, and none of them is in the composite. Otherwise (an edit, as in the official
+        notebook) the tokenizer sees the whole image.
     steps, start: iterations, and the one to begin with. settings: further ones of `generate`.
 
     Raises:
@@ -218,9 +219,11 @@ def edit(
         **settings,
     )
     decoded = tokenizer.decode(tokens.view(len(tokens), *latent.shape)).clamp(0.0, 1.0)
-    weights = (
-        blend_weights(latent, (height, width)) if blend == "gaussian" else pixels.astype(np.float32)
-    )
+    weights = pixels.astype(np.float32)
+    if blend == "gaussian":
+        blurred = blend_weights(latent, (height, width))
+        # What is hidden must not shine through the blur.
+        weights = np.maximum(blurred, weights) if hidden else blurred
     return Edit(composite(images, decoded, weights), decoded, tokens, latent, weights)
 
 

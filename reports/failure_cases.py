@@ -141,6 +141,7 @@ def _samples(run: Run) -> list[Text | Table | Figure]:
         "Below each: the class asked for and the class named, with their probabilities.",
         strips,
         left=8,
+        gap=20,
     )
     return [figure, _class_table(run, stored, names)]
 

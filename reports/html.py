@@ -61,7 +61,7 @@ def body(markdown: str, folder: Path, prefix: str = "") -> str:
     text = text.replace("</table>", "</table></div>")
     text = re.sub(r'<img src="([^"]+)"', lambda m: f'<img src="{_data(folder, m[1])}"', text)
     text = re.sub(r'<a href="([^"]+)">(.*?)</a>', lambda m: _link(folder, m[1], m[2]), text)
-    text = re.sub(r"(?:, )+(?=, )|(?<=\w )(?:, )+", "", text)
+    text = re.sub(r"(?<=\. )(?:, )+|(?:, )+(?=, |</p>)", "", text)  # of links left out
     return re.sub(
         r"<h([1-3])>(.*?)</h\1>",
         lambda m: f'<h{m[1]} id="{prefix}{anchor(m[2])}">{m[2]}</h{m[1]}>',

@@ -93,7 +93,7 @@ def _pictures(run: Run, factors: list[int]) -> list[Text | Table | Figure]:
             "by hand: the first held-out image of each class shown."
         )
         alt = f"Held-out images outpainted sideways to {factor} times their width"
-        blocks.append(picture_grid(f"figure15_{factor}x", alt, words, strips, left=8))
+        blocks.append(picture_grid(f"figure15_{factor}x", alt, words, strips, left=8, gap=24))
     return blocks or [Text("No pictures were stored with these cells.")]
 
 
@@ -131,8 +131,12 @@ def _seams(run: Run, factors: list[int]) -> list[Text | Table | Figure]:
     head = ["Width", *(name[0].upper() + name[1:] for name in names.values()), "n"]
     columns = ["factor", *(f"{m}_{part}" for m in names for part in ("mean", "sd"))]
     table = Table("seams", caption, head, rows, data=(columns, exact))
+    words = (
+        "A ratio of 1 means that no seam is seen; below 1, that windows meet where little changes "
+        "anyway, such as the ground between two objects."
+    )
     figure = _gradient_figure(run, factors[-1])
-    return [table, *([figure] if figure else [])]
+    return [table, Text(words), *([figure] if figure else [])]
 
 
 def _gradient_figure(run: Run, factor: int) -> Figure | None:

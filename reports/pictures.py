@@ -56,10 +56,11 @@ def picture_grid(
     strips: Sequence[Strip],
     heads: Sequence[str] = (),
     left: int = LEFT,
+    gap: int = GAP,
 ) -> Figure:
     """A figure of rows of tiles. heads: words above the columns, a line break allowed.
 
-    left: pixels for the labels.
+    left: pixels for the labels. gap: between columns.
     """
     import numpy as np
 
@@ -72,7 +73,7 @@ def picture_grid(
         texts = [t.words for t in strip.tiles if t is not None]
         lines.append(max((text.count("\n") + 1 for text in texts if text), default=0))
         heights.append(max(t.shape[0] for t in row if t is not None))
-    width = left + columns * (wide + GAP)
+    width = left + columns * (wide + gap)
     steps = [
         GAP + strip.below + (LETTERS * n + 4 if n else 0)
         for strip, n in zip(strips, lines, strict=True)
@@ -85,7 +86,7 @@ def picture_grid(
         for j, (tile, image) in enumerate(zip(strip.tiles, row, strict=True)):
             if tile is None or image is None:
                 continue
-            x = left + j * (wide + GAP)
+            x = left + j * (wide + gap)
             sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
             if tile.words:
                 places.append((x + image.shape[1] // 2, y + height + 3, tile.words))
@@ -97,7 +98,7 @@ def picture_grid(
         look: dict[str, Any] = {"horizontalalignment": "center", "color": INK}
         tall = sheet.shape[0]
         for j, head in enumerate(heads):
-            x = left + j * (wide + GAP) + wide / 2
+            x = left + j * (wide + gap) + wide / 2
             where = (x / width, 1 - (top - 8) / tall)
             canvas.text(*where, head, fontsize=8.5, verticalalignment="bottom", **look)
         for x, y, words in places:

@@ -157,7 +157,7 @@ def _figure10(run: Run, curves: dict[str, Curve], knot: Knot | None) -> Figure:
     right = "lpips" if curves["lpips"] else "ssim"
     with house_style():
         canvas = new_canvas(11.5, 4.6)
-        axes = [canvas.add_axes((x, 0.14, 0.4, 0.76)) for x in (0.06, 0.55)]
+        axes = [canvas.add_axes((x, 0.14, 0.36, 0.76)) for x in (0.05, 0.57)]
         _panel(axes[0], [("psnr", "to the original"), ("between", "between masks")], curves)
         axes[0].set_title("PSNR, dB")
         if knot is not None:
@@ -209,11 +209,15 @@ def _panel(ax: Any, wanted: list[tuple[str, str]], curves: dict[str, Curve]) -> 
         )
         if any(bars):
             ax.errorbar(xs, ys, bars, linestyle="none", capsize=2, color=look.color, elinewidth=1)
+        # The highest is named where it starts, the other where it ends: curves may begin together.
+        first = ys[0] == max(starts)
         ax.annotate(
             words,
-            (xs[0], ys[0]),
-            xytext=(8, 9 if ys[0] == max(starts) else -19),
+            (xs[0], ys[0]) if first else (xs[-1], ys[-1]),
+            xytext=(8, 9) if first else (12, 0),
             textcoords="offset points",
+            verticalalignment="bottom" if first else "center",
+            annotation_clip=False,
             fontsize=11,
             color=darker(look.color),
         )

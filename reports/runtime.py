@@ -209,11 +209,11 @@ def _time_axes(ax: Any, curves: Curves, names: list[str], lengths: list[int]) ->
         ys = [curves[name][x] for x in xs]
         style = {"linestyle": look.dashes, "marker": look.marker, "linewidth": look.width}
         ax.plot(xs, ys, color=look.color, **style)
-    _name_ends(ax, {name: curves[name][max(curves[name])] for name in names}, names)
     low, high = ax.get_ylim()
     ax.yaxis.set_major_locator(FixedLocator(nice_ticks(low, high)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_ylim(low, high)
+    _name_ends(ax, {name: curves[name][max(curves[name])] for name in names}, names)
     ax.xaxis.set_major_locator(FixedLocator(lengths))
     ax.xaxis.set_major_formatter(FixedFormatter([str(n) for n in lengths]))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -180,6 +180,8 @@ def sbatch_parameters(
     code = shlex.quote(str(submission.code))
     setup = [f"export {key}={shlex.quote(text)}" for key, text in profile.environment.items()]
     setup.append(f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}")
+    # Since SLURM 22.05 a step does not take over the cores that its job asked for each task.
+    setup.append(f"export SRUN_CPUS_PER_TASK={profile.cpus}")
     # The folder of the submission, so that no file beside a user's shell shadows a module.
     more = {"chdir": str(submission.folder)}
     parameters: dict[str, Any] = {

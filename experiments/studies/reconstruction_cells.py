@@ -57,7 +57,7 @@ def reconstruction_tasks(
     count = min(wanted, len(study.request.held_out))
     masks = min(QUICK_MASKS, options.masks) if options.quick else options.masks
     samples = min(20, options.samples) if options.quick else options.samples
-    shared = {"steps": options.steps, "num_images": count, "masks": masks}
+    shared: dict[str, Any] = {"steps": options.steps, "num_images": count, "masks": masks}
     shared["lpips"] = _lpips(options)
     tasks = [
         study.task(

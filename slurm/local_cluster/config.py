@@ -46,6 +46,10 @@ SlurmdDebug=info
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] \
 CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=local Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP
+# Its jobs take the place of the others', which go back into the queue.
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=10 State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 """
 
 

