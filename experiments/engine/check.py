@@ -34,6 +34,7 @@ OLD = 3600.0  # seconds from which a temporary file is nobody's any more
 PROBLEMS = ("damaged", "missing", "failed", "foreign")
 IN_RUN = {"grid.json", "journal.jsonl", "cells", "stages", "slurm", "report", "quarantine"}
 IN_CELL = {"result.json", "samples.npz", "timing.json", "failure.json", "lease", "rejected.json"}
+TEMPORARY = (".tmp-", ".lease-", ".report.")  # the last beside a report that is being built
 STAGES = {"tokens": ".npy", "features": ".npz", "likelihood": ".json"}
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -264,7 +265,7 @@ def _foreign(run: Path) -> Iterator[Finding]:
 
 def _not_ours(run: Path, path: Path) -> Iterator[Finding]:
     where = str(path.relative_to(run))
-    if path.name.startswith((".tmp-", ".lease-")):
+    if path.name.startswith(TEMPORARY):
         try:
             old = time.time() - path.stat().st_mtime > OLD
         except OSError:

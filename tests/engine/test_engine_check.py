@@ -149,6 +149,7 @@ def test_foreign_files_are_found_and_young_temporaries_are_not(run):
     for name in places:
         (run / name).write_text("")
     (run / ".tmp-young").write_text("")
+    (run / ".report.new.host.1").mkdir()
     old = run / "cells" / cell(run, 0).name / ".tmp-old"
     old.write_text("")
     os.utime(old, (time.time() - 7200,) * 2)

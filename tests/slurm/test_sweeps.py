@@ -14,6 +14,7 @@ from slurm_doubles import wait_for
 from experiments import ablate_schedule
 from experiments.engine import cli, remote
 from experiments.engine.check import check
+from experiments.engine.compute import available_cores
 from experiments.engine.errors import UsageError
 from experiments.engine.options import SweepOptions
 from slurm import errors as slurm_errors
@@ -158,3 +159,12 @@ def test_without_slurm_it_is_one_line(start, tmp_path):
     assert done.stderr.splitlines()[-1] == (
         "error: --slurm: sbatch is not on this machine's PATH; log in to a submit host"
     )
+
+
+def test_a_job_takes_no_more_cores_than_it_asked_for(monkeypatch):
+    # Where SLURM binds no process to cores, a job sees all of the node.
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    cores = available_cores()
+    for given, expected in (("1", 1), (str(cores + 1), cores), ("", cores), ("x", cores)):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+        assert available_cores() == expected
