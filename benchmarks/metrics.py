@@ -13,7 +13,7 @@ with the same number of threads; a ratio is that of medians, of wall-clock and o
   there is any number of different ones.
 - spectrum: normal numbers with the spectrum of `images`, stretched from its 2,048 eigenvalues. Real
   features have clusters, which this has not: it is the harder case.
-- white: normal numbers of equal variance, where no projection helps.
+- white: normal numbers of equal variance: all points are about as far from each other.
 
 Network features are computed once and kept in --cache (an hour for 50,000 collages on two cores).
 """
@@ -21,9 +21,7 @@ Network features are computed once and kept in --cache (an hour for 50,000 colla
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -32,6 +30,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also without an install
+
+from benchmarks.common import machine, write_json
 
 DIM, PART, SIDE = 2048, 5000, 64
 
@@ -239,25 +239,13 @@ def frechet_case(n: int, repeats: int, cache: Path) -> dict:
     }
 
 
-def machine() -> dict:
+def described() -> dict:
     """What ran this."""
     import scipy
     import torch
 
-    model = ""
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-    return {
-        "processor": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "torch": torch.__version__,
-    }
+    versions = {"numpy": np.__version__, "scipy": scipy.__version__}
+    return {**machine(), "threads": torch.get_num_threads(), **versions}
 
 
 def line(case: dict) -> str:
@@ -286,6 +274,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="10,000 features only")
+    parser.add_argument("--n", type=int, choices=(10000, 50000), help="only so many features")
     parser.add_argument("--kinds", default="", help="images,collages,spectrum,white; default all")
     parser.add_argument("--repeats", type=int, default=3, help="turns at 10,000; 1 at 50,000")
     parser.add_argument("--threads", type=int, default=0, help="default: torch's")
@@ -311,23 +300,21 @@ def main() -> int:
     if flags.peak:
         print_peak(flags.peak[0], int(flags.peak[1]), flags.cache)
         return 0
-    result: dict = {"machine": machine(), "load_before": os.getloadavg(), "cases": []}
+    result: dict = {"machine": described(), "load_before": os.getloadavg(), "cases": []}
 
     def add(case: dict) -> None:
         result["cases"].append(case)
         print(line(case), flush=True)
         result["load_after"] = os.getloadavg()
         if flags.out:
-            temporary = flags.out.with_name(flags.out.name + ".tmp")
-            temporary.write_text(json.dumps(result, indent=1) + "\n")
-            os.replace(temporary, flags.out)
+            write_json(flags.out, result)
 
     if not flags.kinds or "frechet" in kinds:
         for n in (10000, 1000):
             add(frechet_case(n, flags.repeats, flags.cache))
     for kind in kinds:
         for n in every.get(kind, []):
-            if n == 10000 or not flags.quick:
+            if n == flags.n or (not flags.n and (n == 10000 or not flags.quick)):
                 repeats = flags.repeats if n == 10000 else 1
                 add(precision_recall_case(kind, n, repeats, flags.cache))
     return 0

@@ -64,7 +64,7 @@ class Manifold:
         self.k = k
         if like is not None:
             features = like._fitting(features)
-        self._cloud: Cloud = Cloud(features, k, None if like is None else like._cloud)
+        self._cloud: Cloud = Cloud(features, None if like is None else like._cloud)
         self.radii = self._cloud.squared_radii(k)
 
     @property
@@ -121,5 +121,5 @@ def precision_recall(
     elif real.k != k:
         raise UsageError(f"the real manifold was built with k={real.k}, asked for k={k}")
     fake = Manifold(generated, k, "generated features", like=real)
-    precision, recall = real.contains(fake).mean(), fake.contains(real).mean()
-    return float(precision), float(recall)
+    precise, recalled = real._cloud.inside_each(fake._cloud, real.radii, fake.radii)
+    return float(precise.double().mean()), float(recalled.double().mean())

@@ -1,4 +1,4 @@
-"""The bounds behind precision and recall: never wrong, whatever the data, the directions and the
+"""The bounds behind precision and recall: never wrong, whatever the data, the grid and the
 blocks; every answer that of float64 differences of all pairs."""
 
 import numpy as np
@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval import neighbours, projection
+from eval import codes, neighbours
+from eval.codes import Codes, Columns, Grid, Reach, fast_bytes
 from eval.precision_recall import Manifold, precision_recall
-from eval.projection import EPS32, Frame, Side, choose_basis
+from eval.projection import EPS32, Frame, Side, products
 
 KINDS = {
     "decaying": lambda rng, x: x,
@@ -57,26 +58,37 @@ def assert_exact(real: np.ndarray, generated: np.ndarray, k: int) -> None:
             np.testing.assert_array_equal(manifold.contains(asked), precise)
             np.testing.assert_array_equal(manifold.counts(asked), counts)
         np.testing.assert_array_equal(fake.contains(manifold), recalled)
+        shares = precise.mean(), recalled.mean()
+        assert precision_recall(manifold, generated, k) == pytest.approx(shares, abs=1e-15)
 
 
-def with_basis(monkeypatch, width: int | None) -> None:
-    """Any directions, good or bad, instead of chosen ones."""
+def with_grid(monkeypatch, coarseness: float | None) -> None:
+    """Any grid, good or bad, instead of a chosen one; points without one stay as they are."""
+    chosen = Grid.for_points
 
-    def basis(side: Side, k: int) -> torch.Tensor | None:
-        if width is None:
-            return None
-        dim = side.inner.shape[1]
-        random = torch.randn(dim, min(width, dim), dtype=torch.float64)
-        return torch.linalg.qr(random).Q.float()
+    def grid(full: Side) -> Grid:
+        best = chosen(full)
+        mixers = codes._mixers(-(-full.inner.shape[1] // 32) * 32)
+        if coarseness is None or best.largest == 0:
+            return best
+        return Grid(best.step * coarseness, mixers, best.largest)
 
-    monkeypatch.setattr(neighbours, "choose_basis", basis)
+    monkeypatch.setattr(Grid, "for_points", grid)
+
+
+@pytest.fixture(params=[True, False], ids=["bytes", "floats"])
+def products_in(request, monkeypatch):
+    """Both ways to multiply whole numbers, where the machine has both."""
+    if request.param and not fast_bytes():
+        pytest.skip("no fast exact products of bytes here")
+    monkeypatch.setattr(codes, "fast_bytes", lambda: request.param)
 
 
 @pytest.mark.parametrize("crowded", [0.0, 0.03, 2.0], ids=["all in float64", "default", "never"])
-@pytest.mark.parametrize("width", [None, 1, 7, 40])
+@pytest.mark.parametrize("coarseness", [None, 0.1, 8.0, 300.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_to_all_pairs(monkeypatch, kind, width, crowded):
-    with_basis(monkeypatch, width)
+def test_equal_to_all_pairs(monkeypatch, products_in, kind, coarseness, crowded):
+    with_grid(monkeypatch, coarseness)
     monkeypatch.setattr(neighbours, "CROWDED", crowded)
     monkeypatch.setattr(neighbours, "BLOCK_BYTES", 4 * 160 * 50)  # several blocks
     real = cloud(1, 150, 40, kind).astype(np.float32)
@@ -99,10 +111,7 @@ def test_equal_to_all_pairs_for_any_sizes_and_types(seed, n, m, dim, k, kind, ty
     if "f2" in types and kind == "huge":
         kind = "decaying"  # float16 ends at 65504
     real, generated = cloud(seed, n, dim, kind), cloud(seed + 1, m, dim, kind)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "FEWEST", 0)  # let it choose directions
-        patch.setattr(projection, "WIDTHS", (1, 2, 4, 8, 16, 256))
-        assert_exact(real.astype(types[0]), generated.astype(types[1]), k)
+    assert_exact(real.astype(types[0]), generated.astype(types[1]), k)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
@@ -112,71 +121,123 @@ def test_closeness_is_never_below_the_truth_nor_far_above(kind, scale):
     tensor = torch.from_numpy(points.astype(np.float32 if scale == 1 else np.float64))
     frame = Frame.around(tensor)
     truth = -torch.from_numpy(squared(tensor.numpy(), tensor.numpy())) / (2 * frame.scale**2)
-    rows = torch.arange(400)
-    full = Side.full(tensor, frame)
-    sides = [
-        full,
-        *(
-            full.narrow(projection._leading_directions(full.inner, width, None))
-            for width in (2, 17, 128)
-        ),
-    ]
-    for side in sides:
-        excess = (side.left(rows) @ side.right(rows).T)[:, :400].double() - truth
-        assert excess.min() >= 0
-    excess = (full.left(rows) @ full.right(rows).T)[:, :400].double() - truth
+    full, row = Side(tensor, frame), torch.arange(400)
+    pairs = row.repeat_interleave(400), row.repeat(400)
+    excess = products(full, pairs[0], full, pairs[1]).view(400, 400) - truth
+    assert excess.min() >= 0
     assert (excess <= 1.5 * (full.slack[:, None] + full.slack)).all()
     assert full.slack.max() < 300 * 20 * EPS32 * full.norms.max()
 
 
-def test_directions_are_chosen_where_they_help_and_only_there():
+@pytest.mark.parametrize("coarseness", [0.05, 1.0, 20.0])
+@pytest.mark.parametrize("mix", [False, True])
+@pytest.mark.parametrize("kind", ["decaying", "far from 0", "one far outlier", "tight clusters"])
+def test_no_pair_within_its_limit_is_discarded_and_few_others_are_kept(
+    products_in, kind, mix, coarseness
+):
+    """Limits are the true distances: each pair asks whether it is as near as it is."""
+    points = torch.from_numpy(cloud(4, 333, 90, kind).astype(np.float32))
+    full = Side(points, Frame.around(points))
+    best = Grid.for_points(full)
+    grid = best
+    if best.largest:
+        grid = Grid(best.step * coarseness, codes._mixers(96) if mix else None, best.largest)
+    coded, order = (
+        Codes(full, grid),
+        torch.randperm(333, generator=torch.Generator().manual_seed(0)),
+    )
+    columns, rows = Columns(coded, order), torch.arange(333)
+    closeness = columns.closeness(coded, rows, torch.empty(333, 352, dtype=columns.dtype))
+    halves = torch.from_numpy(squared(points.numpy(), points.numpy()))
+    halves /= 2 * Frame.around(points).scale ** 2
+    for column in range(0, 333, 7):
+        place = columns.places[column].expand(333)
+        limits, none = halves[:, column], torch.zeros(352, dtype=torch.float64)
+        of_rows = Reach(coded, rows, columns, limits, none).of(rows, place)
+        assert (closeness[rows, place] >= of_rows).all()
+        balls = none.index_fill(0, place[:1], float(limits[5]))
+        reach = Reach(coded, rows, columns, torch.zeros(333, dtype=torch.float64), balls)
+        assert closeness[5, place[5]] >= reach.of(rows[5:6], place[5:6])
+        groups = reach.of_groups()[:, place[0] % groups_of(columns)]
+        assert (groups <= reach.of(rows, place)).all()
+    if (coarseness, mix, kind) == (1.0, True, "decaying"):
+        place = columns.places[0].expand(333)
+        reach = Reach(coded, rows, columns, 0.5 * halves[:, 0], none).of(rows, place)
+        assert (closeness[rows, place] < reach)[1:].float().mean() > 0.9
+
+
+def groups_of(columns: Columns) -> int:
+    return len(columns) // codes.GROUP
+
+
+def test_coordinates_are_mixed_where_a_few_vary_most_and_only_there(monkeypatch):
+    monkeypatch.setattr(codes, "fast_bytes", lambda: True)
     rng = np.random.default_rng(0)
-    for decay, expected in ((1.5, True), (0.0, False)):
-        points = torch.from_numpy(
-            (rng.normal(size=(1500, 512)) * np.arange(1, 513) ** -decay).astype(np.float32)
-        )
-        basis = choose_basis(Side.full(points, Frame.around(points)), 3)
-        assert (basis is not None) is expected
-        if basis is not None:
-            torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]))
-            # The spectrum falls along the axes: the leading ones are among the directions.
-            assert basis[:8].square().sum(dim=1).min() > 0.9
+    for decay, expected in ((1.0, True), (0.0, False)):
+        # Uniform numbers: the grid's ends are the ends of what they can be.
+        numbers = rng.uniform(-1, 1, size=(1500, 512)) * np.arange(1, 513) ** -decay
+        points = torch.from_numpy(numbers.astype(np.float32))
+        grid = Grid.for_points(Side(points, Frame.around(points)))
+        assert (grid.mixers is not None) is expected
 
 
-def test_another_clouds_directions_are_taken_only_if_they_suit():
-    rng = np.random.default_rng(1)
-    falling = np.arange(1, 257) ** -1.5
-    first = Manifold((rng.normal(size=(1200, 256)) * falling).astype(np.float32))
-    alike = Manifold((rng.normal(size=(1200, 256)) * falling).astype(np.float32), like=first)
-    turned = Manifold((rng.normal(size=(1200, 256)) * falling[::-1]).astype(np.float32), like=first)
-    far = Manifold((50 + rng.normal(size=(1200, 256)) * falling).astype(np.float32), like=first)
-    assert first._cloud._basis is not None
-    assert alike._cloud.frame is first._cloud.frame
-    assert turned._cloud.frame is not first._cloud.frame
-    assert far._cloud.frame is not first._cloud.frame
+def test_another_clouds_grid_is_taken_only_if_it_suits(products_in):
+    first = Manifold(cloud(1, 1200, 256, "decaying"))
+    alike = Manifold(cloud(2, 1200, 256, "decaying"), like=first)
+    far = Manifold(50 + cloud(3, 1200, 256, "decaying"), like=first)
+    assert alike._cloud._codes.grid is first._cloud._codes.grid
+    assert far._cloud._codes.grid is not first._cloud._codes.grid
     assert first.contains(alike).any()
     assert not first.contains(far).any()
 
 
-def test_a_decaying_spectrum_spares_most_pairs(monkeypatch):
+def test_most_pairs_are_spared(monkeypatch, products_in):
     """What makes it fast: pairs looked at on their own are few."""
     looked_at = []
-    products = neighbours._products
     monkeypatch.setattr(
         neighbours,
-        "_products",
+        "products",
         lambda left, row, *rest: looked_at.append(len(row)) or products(left, row, *rest),
     )
-    rng = np.random.default_rng(2)
-    sides = [
-        (rng.normal(size=(1500, 256)) * np.arange(1, 257) ** -1.2).astype(np.float32)
-        for _ in range(2)
-    ]
-    precision_recall(*sides)
-    assert sum(looked_at) < 0.02 * 4 * 1500**2
+    for decay in (1.2, 0.0):
+        looked_at.clear()
+        precision_recall(*(cloud(seed, 1500, 256, "decaying", decay) for seed in (1, 2)))
+        assert sum(looked_at) < 0.03 * 3 * 1500**2
 
 
-def test_points_beyond_any_float32_are_outside():
+@pytest.mark.parametrize("how", ["overflows", "is missing", "is right"])
+def test_products_of_bytes_are_used_only_where_they_are_exact(monkeypatch, how):
+    def product(left, right, out):
+        if how == "is missing":
+            raise RuntimeError("no such operator")
+        exact = (left.double() @ right.double()).to(torch.int32)
+        out.copy_(exact.clamp(-(2**23), 2**23) if how == "overflows" else exact)
+
+    monkeypatch.setattr(torch, "_int_mm", product)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    assert fast_bytes.__wrapped__() is (how == "is right")
+
+
+def test_many_threads_at_once_change_nothing(monkeypatch):
+    """Blocks tell each other what they have found."""
+    first, second = (cloud(seed, 1500, 24, "decaying", 0.0) for seed in (1, 2))
+    real = Manifold(first)
+    fake = Manifold(second, like=real)
+    expected = real.contains(fake).mean(), fake.contains(real).mean()
+    assert max(expected) < 1
+    monkeypatch.setattr(neighbours, "BLOCK_ROWS", 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        for _ in range(4):
+            each = real._cloud.inside_each(fake._cloud, real.radii, fake.radii)
+            assert tuple(float(x.double().mean()) for x in each) == expected
+        assert torch.get_num_threads() == 8
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_points_beyond_any_float32_are_outside(products_in):
     manifold = Manifold(cloud(4, 60, 5, "decaying"))
     far = np.array([[1e30] * 5, [1e100] * 5, [-1e25, 0, 0, 0, 0]])
     assert not manifold.contains(far).any()
