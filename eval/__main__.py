@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from eval.errors import UsageError
+from eval.console import exit_code
 
 
 def run(
@@ -120,15 +120,9 @@ def _print_protocol(protocol: dict[str, Any], indent: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        tyro.cli(run, args=arguments, prog="python -m eval", description=__doc__)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(
+        lambda: tyro.cli(run, args=arguments, prog="python -m eval", description=__doc__)
+    )
 
 
 if __name__ == "__main__":

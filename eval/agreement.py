@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from eval.console import exit_code
 from eval.errors import Unavailable, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -219,14 +220,9 @@ def run(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        return tyro.cli(run, args=arguments, prog="python -m eval.agreement", description=__doc__)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(
+        lambda: tyro.cli(run, args=arguments, prog="python -m eval.agreement", description=__doc__)
+    )
 
 
 if __name__ == "__main__":

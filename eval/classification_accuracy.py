@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tyro
 
+from eval.console import exit_code
 from eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -334,17 +335,12 @@ def run(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        tyro.cli(
+    return exit_code(
+        lambda: tyro.cli(
             run, args=arguments, prog="python -m eval.classification_accuracy", description=__doc__
-        )
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+        ),
+        "interrupted: the same command goes on from there",
+    )
 
 
 if __name__ == "__main__":

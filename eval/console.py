@@ -1,10 +1,26 @@
-"""What the command lines of this package share: the device, progress bars, tables."""
+"""What the command lines of this package share: exit codes, device, progress bars, tables."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+from eval.errors import UsageError
+
+
+def exit_code(command: Callable[[], object], interrupted: str = "interrupted") -> int:
+    """Run a command line's function: 0 or what it returns; 2 and one line for bad input, 130 and
+    the given words after Ctrl-C."""
+    try:
+        code = command()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+    return code if isinstance(code, int) else 0
 
 
 def choose_device(device: str) -> str:

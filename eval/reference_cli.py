@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from eval.console import exit_code
 from eval.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -174,14 +175,9 @@ def _line(reference: Reference) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     commands: dict[str, Any] = {"build": build, "import": import_, "list": list_, "verify": verify}
-    try:
-        tyro.extras.subcommand_cli_from_dict(
+    return exit_code(
+        lambda: tyro.extras.subcommand_cli_from_dict(
             commands, args=arguments, prog="python -m eval.reference", description=DESCRIPTION
-        )
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+        ),
+        "interrupted: the same command goes on from there",
+    )

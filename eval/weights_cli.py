@@ -25,6 +25,7 @@ from typing import Annotated, Literal
 import tyro
 
 from eval import weights
+from eval.console import exit_code
 from eval.errors import Unavailable, UsageError
 from eval.weights import SOURCES
 
@@ -212,14 +213,9 @@ def run(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    try:
-        return tyro.cli(run, args=arguments, prog="python -m eval.weights", description=__doc__)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(
+        lambda: tyro.cli(run, args=arguments, prog="python -m eval.weights", description=__doc__)
+    )
 
 
 if __name__ == "__main__":
