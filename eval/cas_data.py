@@ -231,7 +231,8 @@ class TrainingBatches:
         if self.shape.resize is None:
             _check_size(image, self.shape, self.data.name)
         state = _sequence(AUGMENTATION, self.seed, epoch, index).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0]))  # torchvision draws from torch's global numbers
+        # torchvision draws from torch's global numbers; torch.manual_seed would look for a GPU.
+        torch.default_generator.manual_seed(int(state[0]))
         return self.transform(image), int(self.data.labels[index])
 
     def keys(self, first: int, last: int, batch_size: int) -> Iterator[list[tuple[int, int]]]:

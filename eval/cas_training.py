@@ -145,7 +145,9 @@ class Training:
         from torch.utils.data import DataLoader
 
         model = build_network(self.recipe.stem, self.num_classes, self.seed)
-        model = model.to(self.device).to(memory_format=torch.channels_last).train()
+        model = model.to(self.device).train()
+        if self.device.type == "cuda":  # a CPU is a tenth slower with weights in the images' order
+            model = model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, self.recipe)
         first, spent, losses = 0, np.zeros(2), torch.zeros((), dtype=torch.float64)
         if (saved := self._read_checkpoint()) is not None:
