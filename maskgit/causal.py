@@ -52,22 +52,13 @@ class Cache:
 class CausalAttention(Attention):
     """Self-attention of every position over itself and those before it."""
 
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """As `Attention.forward`."""
-        batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        )
-        mixed = mixed.transpose(1, 2).reshape(batch, length, width)
-        return self.out(mixed if rows is None else mixed.view(-1, width)[rows])
+    causal = True
 
     def step(self, x: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
         """One new position of each image: x (R, width), of which the first B rows are images.
 
         keys, values: (B, heads, N, width / heads), filled before `position`; filled there by this.
-        Returns (R, width); the rows beyond B hold nothing of use.
+        Returns x and the attention, (R, width); the rows beyond B hold nothing of use.
         """
         images, width = len(keys), x.shape[1]
         qkv = self.qkv(x)[:images].view(images, 3, self.heads, width // self.heads)
@@ -77,7 +68,7 @@ class CausalAttention(Attention):
         )
         padded = x.new_zeros(x.shape)
         padded[:images] = mixed.reshape(images, width)
-        return self.out(padded)
+        return self.out(padded, x)
 
 
 class CausalLayer(Layer):
@@ -91,8 +82,8 @@ class CausalLayer(Layer):
 
     def step(self, x: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
         """As `CausalAttention.step`, of the whole layer, without dropout."""
-        x = self.attention_norm(x + self.attention.step(x, keys, values, position))
-        return self.mlp_norm(x + self.mlp_out(self.mlp_in(x)))
+        x = self.attention_norm(self.attention.step(x, keys, values, position))
+        return self.mlp_norm(self.mlp_out(self.mlp_in(x), x))
 
 
 class Autoregressive(nn.Module):

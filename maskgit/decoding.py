@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from maskgit.errors import UsageError
+from maskgit.linear import packed_weights
 from maskgit.noise import gumbel, position_uniforms, prng_key
 from maskgit.schedules import mask_counts
 from maskgit.transformer import Transformer, TransformerConfig
@@ -45,7 +46,7 @@ from maskgit.transformer import Transformer, TransformerConfig
 MIN_ROWS = 64
 ROW_MULTIPLE = 16
 # Rows (images times sequence length) of one forward, when the caller names no batch size: on a CPU
-# what stays in the caches, on a GPU what fills it.
+# what stays in the caches, on a GPU what fills it, or half of its free memory.
 CPU_ROWS = 2048
 GPU_ROWS = 65536
 
@@ -98,7 +99,7 @@ def generate(  # type: ignore[misc]  # the overloads leave the other settings to
         differ in how many. By default everything is unknown.
     start: first iteration, in [0, steps): where in the schedule an edit begins.
     batch_size: most images in one forward, which costs memory and time and changes no token;
-        by default about 2048 rows on a CPU and 65536 on a GPU.
+        by default about 2048 rows on a CPU; on a GPU 65536, or what half of its free memory holds.
     share_first: compute the first forward of fully masked images once for each class.
     trace: return a Trace of every iteration.
 
@@ -112,8 +113,7 @@ def generate(  # type: ignore[misc]  # the overloads leave the other settings to
     state = _begin(transformer.config, device, settings, schedule, labels, sample_ids, tokens)
     images, length = state.grid.shape
     if batch_size is None:
-        rows = CPU_ROWS if state.grid.device.type == "cpu" else GPU_ROWS
-        batch_size = max(1, rows // (1 + length))
+        batch_size = max(1, _rows_of_a_forward(transformer) // (1 + length))
     _check_integer("batch_size", batch_size, 1)
 
     with _evaluating(transformer):
@@ -125,6 +125,21 @@ def generate(  # type: ignore[misc]  # the overloads leave the other settings to
             for step in range(start + 1, steps):
                 _iterate(transformer, settings, state, chunk, step)
     return state.trace if trace else state.final
+
+
+def bytes_of_a_row(config: TransformerConfig) -> int:
+    """Most memory of one row of a forward and of the draw from it, in float32: the residual, its
+    queries, keys and values, the perceptron's inside, logits, their exponentials and their sums."""
+    return 4 * (4 * config.width + config.mlp + 4 * config.num_codes)
+
+
+def _rows_of_a_forward(transformer: Transformer) -> int:
+    device = transformer.word_embeddings.weight.device
+    if device.type != "cuda":
+        return CPU_ROWS
+    free = torch.cuda.mem_get_info(device)[0]
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(GPU_ROWS, free // 2 // bytes_of_a_row(transformer.config))
 
 
 @dataclass(frozen=True)
@@ -342,7 +357,7 @@ def _evaluating(transformer: Transformer) -> Iterator[None]:
     training = transformer.training
     transformer.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), packed_weights():
             yield
     finally:
         transformer.train(training)

@@ -5,11 +5,18 @@ MKL leaves the AVX-512 units of AMD processors idle: at this benchmark's sizes (
 brings oneDNN and uses it for bfloat16 and for compiled graphs, but has no switch for float32, so
 this calls the operator that compiled graphs use. Where it is missing (macOS, some ARM builds), on a
 GPU, in another type or under autocast, these functions are F.linear and F.gelu.
+
+oneDNN multiplies by a weight in an order of its own, and puts it into that order in every call,
+about a tenth of the time of 1000 rows. Within `packed_weights` it is done once for each weight; the
+products have the same bits (tests/test_linear.py).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -26,22 +33,57 @@ def _onednn_is_there() -> bool:
         return False
     try:
         operator = torch.ops.mkldnn._linear_pointwise
-        result = operator(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4), "none", [], "")
+        x, weight, bias = torch.ones(2, 3), torch.ones(4, 3), torch.ones(4)
+        result = operator(x, weight, bias, "none", [], "")
+        result = operator.binary(x, result, weight, bias, "add")
     except (AttributeError, RuntimeError):
         return False
-    return torch.equal(result, torch.full((2, 4), 4.0))
+    return torch.equal(result, torch.full((2, 4), 8.0))
 
 
 _ONEDNN = _onednn_is_there()
 
+# By the identity of a weight: itself, so that no other gets its identity, and its packed copy.
+_packs: ContextVar[dict[int, tuple[Tensor, Tensor]] | None] = ContextVar("packs", default=None)
+# Rows of a product and numbers of a weight from which packing is worth a copy (128 x 512 is not).
+PACKED_FROM, PACKED_SIZE = 64, 2**18
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """F.linear: x (..., in), weight (out, in), bias (out,) -> (..., out)."""
-    if not _is_fast(x, weight):
-        return F.linear(x, weight, bias)
-    if torch.is_grad_enabled():
-        return _Linear.apply(x, weight, bias)
-    return _product(x, weight, bias)
+
+@contextmanager
+def packed_weights() -> Iterator[None]:
+    """Keep a reordered copy of every parameter that `linear` multiplies by, until the block ends.
+
+    For many products by weights that nobody changes meanwhile; without gradients only.
+    """
+    token = _packs.set({})
+    try:
+        yield
+    finally:
+        _packs.reset(token)
+
+
+def _packed(weight: Tensor, x: Tensor) -> Tensor:
+    """The weight that x is multiplied by, or within `packed_weights` its copy in oneDNN's order."""
+    packs, rows = _packs.get(), x.numel() // x.shape[-1]
+    if packs is None or rows < PACKED_FROM or weight.numel() < PACKED_SIZE:
+        return weight
+    if not isinstance(weight, torch.nn.Parameter):  # a part of one, new in every call
+        return weight
+    if id(weight) not in packs:
+        copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+        packs[id(weight)] = weight, copy
+    return packs[id(weight)][1]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None = None) -> Tensor:
+    """F.linear: x (..., in), weight (out, in), bias (out,) -> (..., out).
+
+    plus: (..., out), added to the result; bit for bit the sum, in one pass instead of two.
+    """
+    if not torch.is_grad_enabled() and _is_fast(x, weight):
+        return _product(x, _packed(weight, x), bias, plus=plus)
+    result = _Linear.apply(x, weight, bias) if _is_fast(x, weight) else F.linear(x, weight, bias)
+    return result if plus is None else plus + result
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -50,19 +92,30 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.gelu(F.linear(x, weight, bias), approximate="tanh")
     if torch.is_grad_enabled():
         return _Gelu.apply(_Linear.apply(x, weight, bias))
-    return _product(x, weight, bias, "gelu")
+    return _product(x, _packed(weight, x), bias, "gelu")
 
 
 def _is_fast(x: Tensor, weight: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # inductor brings its own, and cannot lower this operator
+        return False
     kinds = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     return _ONEDNN and kinds and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+def _product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str = "none",
+    plus: Tensor | None = None,
+) -> Tensor:
     algorithm = "tanh" if activation == "gelu" else ""
-    rows = x.reshape(-1, x.shape[-1])
-    y = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], algorithm)
-    return y.view(*x.shape[:-1], weight.shape[0])
+    rows, operator = x.reshape(-1, x.shape[-1]), torch.ops.mkldnn._linear_pointwise
+    if plus is None:
+        y = operator(rows, weight, bias, activation, [], algorithm)
+    else:
+        y = operator.binary(rows, plus.reshape(-1, plus.shape[-1]), weight, bias, "add")
+    return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class _Linear(torch.autograd.Function):

@@ -69,10 +69,10 @@ class TransformerConfig:
 
 
 class Linear(nn.Linear):
-    """nn.Linear with the product of maskgit.linear."""
+    """nn.Linear with the product of maskgit.linear, and what is added to it."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, plus)
 
 
 class LinearGelu(nn.Linear):
@@ -85,6 +85,8 @@ class LinearGelu(nn.Linear):
 class Attention(nn.Module):
     """Self-attention over all positions; one projection gives queries, keys and values."""
 
+    causal = False  # True: over itself and those before it
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads = config.heads
@@ -92,16 +94,23 @@ class Attention(nn.Module):
         self.qkv = Linear(config.width, 3 * config.width)
         self.out = Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """x (B, S, width) -> the same; with `rows (M,)` of the B*S only those: (M, width)."""
+    def forward(self, x: Tensor, rows: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
+        """x (B, S, width) -> the same; with `rows (M,)` of the B*S only those: (M, width).
+
+        plus: of the result's shape, added to it.
+        """
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0
+            query,
+            key,
+            value,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal,
         )
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
-        return self.out(mixed if rows is None else mixed.view(-1, width)[rows])
+        return self.out(mixed if rows is None else mixed.view(-1, width)[rows], plus)
 
 
 class Layer(nn.Module):
@@ -118,10 +127,15 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """As `Attention.forward`: after the attention, a position needs itself only."""
-        attended = self.attention(x, rows)
-        x = x if rows is None else x.view(-1, x.shape[-1])[rows]
-        x = self.attention_norm(x + self.dropout(attended))
-        return self.mlp_norm(x + self.dropout(self.mlp_out(self.mlp_in(x))))
+        kept = x if rows is None else x.view(-1, x.shape[-1])[rows]
+        x = self.attention_norm(self._plus(kept, self.attention, x, rows))
+        return self.mlp_norm(self._plus(x, self.mlp_out, self.mlp_in(x)))
+
+    def _plus(self, x: Tensor, module: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """x + dropout(module(inputs)), in one pass where nothing is dropped."""
+        if self.training:
+            return x + self.dropout(module(*inputs))
+        return module(*inputs, plus=x)
 
 
 class Transformer(nn.Module):

@@ -14,15 +14,6 @@ from torch import nn
 
 from maskgit.autoregressive import Autoregressive, generate_autoregressive
 from maskgit.causal import Cache
-from maskgit.checkpoints import (
-    load_autoregressive,
-    load_tokenizer,
-    load_transformer,
-    read_card,
-    save_model,
-    weights_sha256,
-    zoo_path,
-)
 from maskgit.decoding import Trace
 from maskgit.errors import UsageError
 from maskgit.noise import position_uniforms
@@ -382,40 +373,3 @@ def test_damaged_weights_are_an_error(tiny):
     broken.head_bias.data[1] = math.nan
     with pytest.raises(UsageError, match="logits are not finite"):
         generate_autoregressive(broken, torch.tensor([0]))
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_saved_and_loaded(tmp_path, model, half):
-    save_model(tmp_path / "model", model, half=half)
-    loaded = load_autoregressive(tmp_path / "model")
-    assert loaded.config == model.config
-    assert not loaded.training
-    for name, value in model.state_dict().items():
-        expected = value.half().float() if half else value
-        assert torch.equal(loaded.state_dict()[name], expected), name
-
-
-def test_other_weights_are_refused(tmp_path, model):
-    save_model(tmp_path / "model", model)
-    for load in (load_transformer, load_tokenizer):
-        with pytest.raises(UsageError, match="kind 'autoregressive', expected '"):
-            load(tmp_path / "model")
-    with pytest.raises(UsageError, match="kind 'transformer', expected 'autoregressive'"):
-        load_autoregressive(zoo_path("transformer-cosine"))
-    file = tmp_path / "maskgit_imagenet256_checkpoint"
-    file.write_bytes(b"\x80")
-    with pytest.raises(UsageError, match="there is no official autoregressive checkpoint"):
-        load_autoregressive(file)
-    with pytest.raises(UsageError, match="no such file or folder, expected the weights of a"):
-        load_autoregressive(tmp_path / "none")
-
-
-def test_shipped_model_is_the_one_of_its_card():
-    folder = zoo_path("autoregressive")
-    card, model = read_card(folder), load_autoregressive(folder)
-    assert card["sha256"] == weights_sha256(folder)
-    assert card["tokenizer_sha256"] == weights_sha256(zoo_path("tokenizer"))
-    masked = read_card(zoo_path("transformer-cosine"))
-    assert card["budget"] == masked["budget"]
-    assert model.config == load_transformer(zoo_path("transformer-cosine")).config
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 6e6

@@ -44,6 +44,22 @@ def test_values_and_gradients(ours, plain, inner, outer):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("either")
+def test_a_sum_in_the_product_has_the_bits_of_a_sum_after_it():
+    x, weight, bias = inputs(40, 24)
+    plus = torch.randn(3, 7, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    with torch.no_grad():
+        assert torch.equal(linear(x, weight, bias, plus), plus + linear(x, weight, bias))
+        many_x, many_weight, many_bias = many(100)
+        plain = many_x + linear(many_x, many_weight, many_bias)
+        with maskgit.linear.packed_weights():
+            assert torch.equal(linear(many_x, many_weight, many_bias, many_x), plain)
+    summed, separate = linear(x, weight, bias, plus), plus + linear(x, weight, bias)
+    leaves = (x, weight, bias, plus)
+    grads = [torch.autograd.grad(value.square().sum(), leaves) for value in (summed, separate)]
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+
+
 def test_the_sigmoid_form_of_gelu_over_a_wide_range():
     x = torch.linspace(-30, 30, 6001).requires_grad_()
     expected = F.gelu(x, approximate="tanh")
@@ -76,3 +92,43 @@ def test_a_torch_without_the_operator_is_noticed(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert not maskgit.linear._onednn_is_there()
+
+
+def many(rows):
+    """Enough rows for packing, a parameter and a bias."""
+    generator = torch.Generator().manual_seed(rows)
+    x, weight = (torch.randn(n, 512, generator=generator) for n in (rows, 512))
+    return x, torch.nn.Parameter(weight), torch.randn(512, generator=generator)
+
+
+@pytest.mark.parametrize("rows", [64, 80, 257, 1028])
+def test_packed_weights_give_the_same_bits(rows):
+    x, weight, bias = many(rows)
+    with torch.inference_mode():
+        plain = linear(x, weight, bias), linear_gelu(x, weight, bias)
+        with maskgit.linear.packed_weights():
+            for _ in range(2):
+                packed = linear(x, weight, bias), linear_gelu(x, weight, bias)
+                assert all(torch.equal(a, b) for a, b in zip(plain, packed, strict=True))
+            # The last layer has other numbers of rows than those that it was packed for.
+            assert torch.equal(linear(x[:64], weight, bias), plain[0][:64])
+            assert len(maskgit.linear._packs.get()) == maskgit.linear._ONEDNN
+
+
+def test_a_weight_changed_between_two_blocks_is_packed_anew():
+    x, weight, bias = many(128)
+    with torch.no_grad():
+        for _ in range(2):
+            with maskgit.linear.packed_weights():
+                expected = F.linear(x, weight, bias)
+                torch.testing.assert_close(linear(x, weight, bias), expected, rtol=1e-3, atol=1e-3)
+            weight.mul_(-2.0)
+
+
+def test_gradients_never_see_a_packed_weight():
+    x, weight, bias = many(128)
+    with maskgit.linear.packed_weights():
+        linear(x, weight, bias).sum().backward()
+        assert weight.grad is not None
+        assert not maskgit.linear._packs.get()
+    assert maskgit.linear._packs.get() is None
