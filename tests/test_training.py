@@ -15,7 +15,7 @@ from maskgit.errors import UsageError
 from maskgit.presets import Optimisation
 from maskgit.training.feed import ArrayImages
 from maskgit.training.loop import Average, DataOrder, Trainer, learning_rate
-from maskgit.training.stage2 import MaskedLoss
+from maskgit.training.stage2 import MaskedLoss, masked_positions
 from maskgit.training.tokens import ArrayTokens, load_tokens, save_tokens
 from maskgit.transformer import Transformer, TransformerConfig
 
@@ -178,7 +178,7 @@ def test_masked_loss_equals_its_definition():
     tokens, labels = torch.randint(0, 11, (4, 6)), torch.tensor([0, 1, 2, 0])
     mask = torch.rand(4, 6) < 0.5
     mask[:, 0] = True
-    loss = MaskedLoss(transformer, 0.1)(labels, tokens, mask)
+    loss = MaskedLoss(transformer, 0.1)(labels, tokens, *masked_positions(mask))
     shown = torch.where(mask, config.mask_id, tokens)
     log_p = transformer(torch.cat([11 + labels[:, None], shown], 1))[:, 1:].log_softmax(-1)
     expected = torch.zeros(())

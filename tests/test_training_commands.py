@@ -25,7 +25,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    torch.set_flush_denormal(False)
 
 
 def cli(*arguments):
@@ -283,3 +282,12 @@ def test_cost_is_flops_over_peak_times_utilisation(capsys):
     assert f"{hours:.4g}" in out.splitlines()[-5]
     assert "assumed" in out
     assert [line.images for line in lines] == [2400 * 64, 60_000, 1200 * 128]
+
+
+def test_denormals_are_flushed_while_training_only():
+    tiny = torch.tensor(1e-310, dtype=torch.float64)
+    for outside in (True, False):
+        torch.set_flush_denormal(outside)
+        with commands.flushed_denormals():
+            assert tiny * 1.0 == 0.0
+        assert bool(tiny * 1.0 == 0.0) == outside

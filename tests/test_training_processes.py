@@ -6,6 +6,7 @@ The processes are real ones that talk through gloo. Dropout is 0 where the numbe
 
 import multiprocessing
 import os
+import shutil
 import socket
 from unittest import mock
 
@@ -182,6 +183,21 @@ def test_recomputed_activations_give_the_same_losses(tmp_path):
             kind, tmp_path / f"{kind}-again", stop_at=3, checkpoint_activations=True
         )
         assert_same_curve(again, kept, 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_a_compiled_step_is_the_same_step(tmp_path):
+    """Without dropout, which a compiled network draws in its own way; masks differ in size."""
+    preset = tiny_preset(dropout=0.0)
+    expected, weights, _ = recorded("transformer", tmp_path / "eager", preset)
+    found, compiled, _ = recorded("transformer", tmp_path / "compiled", preset, compile=True)
+    assert sorted(compiled) == sorted(weights)
+    assert_same_curve(found, expected, 1e-4)
+    # Goes on without a compiler what was begun with one.
+    recorded("transformer", tmp_path / "half", preset, compile=True, stop_at=4, checkpoint_every=4)
+    after, *_ = recorded("transformer", tmp_path / "half", preset)
+    assert_same_curve(after, {step: expected[step] for step in after}, 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "transformer"])

@@ -7,13 +7,15 @@
     cost            what a training run would take on given GPUs; trains nothing
 
 The same command goes on from the last checkpoint. Several GPUs: `accelerate launch -m
-maskgit.training ...`. Progress goes to stderr, TensorBoard files and sample grids to RUN.
-docs/training.md has the way from a folder of images to weights.
+maskgit.training ...`, on a cluster `--slurm PROFILE` and `--slurm-set KEY=VALUE` (docs/slurm.md).
+Progress goes to stderr, TensorBoard files and sample grids to RUN. docs/training.md has the way
+from a folder of images to weights.
 """
 
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -117,6 +119,8 @@ class OnTokens(TrainingCommand):
     """For the sample grids and the validation; default: where `tokenizer` writes, or nowhere."""
     verify: bool = True
     """--no-verify starts without comparing the shards with their checksums."""
+    compile: bool = False
+    """Compile the network (torch.compile): needs a C++ compiler, and time at the start."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,7 @@ def _train(
         stop_at=command.stop_at,
         accumulate=command.accumulate,
         checkpoint_activations=command.checkpoint_activations,
+        compile=getattr(command, "compile", False),
         workers=command.workers,
     )
     out = command.out or weights / name
@@ -308,9 +313,48 @@ def _changes(command: TrainingCommand) -> dict[str, float]:
     return changes
 
 
+def split_slurm(words: list[str]) -> tuple[list[str], list[str]]:
+    """(flags of `python -m slurm.train`, the other words): the first empty without --slurm.
+
+    Raises:
+        UsageError: --slurm or --slurm-set without a value, or the second without the first.
+    """
+    ours, rest, waiting = [], [], list(words)
+    names = {"--slurm": "--profile", "--slurm-set": "--set"}
+    while waiting:
+        name, equals, value = waiting.pop(0).partition("=")
+        if name not in names:
+            rest.append(name + equals + value)
+            continue
+        if not equals:
+            value = waiting.pop(0) if waiting else ""
+        if not value or value.startswith("-"):
+            raise UsageError(f"{name}: expected a value, see docs/slurm.md")
+        ours += [names[name], value]
+    if ours and "--profile" not in ours:
+        raise UsageError("--slurm-set: expected --slurm PROFILE with it")
+    return ours, rest
+
+
+def _submit(flags: list[str], words: list[str]) -> int:
+    """Hand the command to `slurm.train`, in a process of its own: this package knows no SLURM."""
+    from importlib.util import find_spec
+
+    if find_spec("slurm") is None:
+        raise UsageError("--slurm: the package slurm is not installed: run make setup")
+    # What is wrong with the flags is better known before the job waits in a queue.
+    command: Command = tyro.cli(Command, prog="python -m maskgit.training", args=words)
+    if isinstance(command, TrainingCommand):
+        flags = [*flags, "--runs", str(command.runs)]
+    return subprocess.call([sys.executable, "-m", "slurm.train", *flags, "--", *words])
+
+
 def main() -> None:
     """Parse the command line; one line and exit code 2 for bad input."""
     try:
+        flags, words = split_slurm(sys.argv[1:])
+        if flags:
+            raise SystemExit(_submit(flags, words))
         run(tyro.cli(Command, prog="python -m maskgit.training", description=__doc__))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

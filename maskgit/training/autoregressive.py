@@ -19,7 +19,7 @@ from maskgit.tokenizer import Tokenizer
 from maskgit.training.images import save_grid
 from maskgit.training.loop import Average, RunOptions
 from maskgit.training.stage2 import VALIDATION_BATCH, VALIDATION_IMAGES, transformer_config
-from maskgit.training.token_stage import TokenStage
+from maskgit.training.token_stage import TokenStage, send
 from maskgit.training.tokens import TokenSource
 
 
@@ -89,8 +89,9 @@ class AutoregressiveStage(TokenStage):
         mine = torch.arange(accelerator.process_index, count, accelerator.num_processes)
         for rows in mine.split(VALIDATION_BATCH):
             tokens, labels = source.batch(rows.numpy(), 0)
+            sent = [send(x, accelerator.device) for x in (labels, tokens)]
             with accelerator.autocast():
-                loss = measure(labels.to(accelerator.device), tokens.to(accelerator.device))
+                loss = measure(*sent)
             total += loss.double() * len(rows)
         return float(accelerator.reduce(total, "sum")) / count
 

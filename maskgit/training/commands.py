@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,9 +29,23 @@ from maskgit.training.tokenize import encode_images
 from maskgit.training.tokens import ArrayTokens, TokenSource, load_tokens
 
 
-def _accelerator(precision: str) -> Accelerator:
-    # The quantiser's softmax of -distance / 0.01 underflows; a CPU can be slow on denormals.
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Numbers below the smallest normal one count as zero; outside, as before.
+
+    The quantiser's softmax of -distance / 0.01 underflows, and a CPU can be slow on denormals.
+    """
+    smallest = torch.finfo(torch.float64).tiny
+    before = float(torch.tensor(smallest / 2, dtype=torch.float64) * 1.0) == 0.0
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """precision: "fp32", "bf16", or "auto" (bf16 where there is a GPU)."""
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "fp32"
     return Accelerator(
@@ -48,6 +63,7 @@ def for_epochs(preset: Preset, stage: str, epochs: float | None, images: int) ->
     return replace(preset, **{f"{stage}_training": replace(budget, steps=steps)})
 
 
+@flushed_denormals()
 def train_tokenizer(
     preset: Preset,
     options: RunOptions,
@@ -60,7 +76,7 @@ def train_tokenizer(
     """Train stage 1 and export the averaged weights to the folder `out`."""
     from maskgit.training.stage1 import TokenizerStage
 
-    accelerator = _accelerator(options.precision)
+    accelerator = make_accelerator(options.precision)
     train, test, about = _stage1_images(preset, data, options.seed)
     preset = for_epochs(preset, "tokenizer", epochs, len(train))
     perceptual = None
@@ -153,6 +169,7 @@ def train_autoregressive(
     _train_on_tokens(preset, options, inputs, out, build, {}, {"command": command})
 
 
+@flushed_denormals()
 def _train_on_tokens(
     preset: Preset,
     options: RunOptions,
@@ -168,7 +185,7 @@ def _train_on_tokens(
     """
     from maskgit.checkpoints import load_tokenizer, weights_sha256
 
-    accelerator = _accelerator(options.precision)
+    accelerator = make_accelerator(options.precision)
     tokenizer = sha = None
     if inputs.tokenizer is not None:
         tokenizer = load_tokenizer(inputs.tokenizer).eval().to(accelerator.device)

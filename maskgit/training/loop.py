@@ -28,7 +28,8 @@ from maskgit.presets import Optimisation
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run needs besides the preset; none of it but `seed` changes the result."""
+    """What a run needs besides the preset; none of it but `seed` changes the result (`compile` the
+    dropout, and the losses by rounding)."""
 
     run_dir: Path
     seed: int = 0
@@ -39,6 +40,7 @@ class RunOptions:
     stop_at: int | None = None  # leave after this step, as a kill would; for tests
     accumulate: int = 1  # slices of the batch that one process takes one after the other
     checkpoint_activations: bool = False  # recompute activations in backward: less memory
+    compile: bool = False  # stage 2 through torch.compile
     workers: int = 0  # processes that decode images, for each training process
 
 

@@ -14,7 +14,7 @@ from maskgit.presets import Preset
 from maskgit.tokenizer import Tokenizer
 from maskgit.training.images import save_grid
 from maskgit.training.loop import Average, RunOptions, step_generator
-from maskgit.training.token_stage import TokenStage, spread
+from maskgit.training.token_stage import TokenStage, send, spread
 from maskgit.training.tokens import TokenSource
 from maskgit.transformer import Transformer, TransformerConfig
 
@@ -39,22 +39,28 @@ class MaskedLoss(nn.Module):
         super().__init__()
         self.transformer, self.label_smoothing = transformer, label_smoothing
 
-    def forward(self, labels: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """labels (B,), tokens (B, N) and mask (B, N) -> scalar loss in nats.
+    def forward(self, labels: Tensor, tokens: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+        """labels (B,), tokens (B, N) and the mask as of `masked_positions` -> scalar loss in nats.
 
         Cross-entropy at the masked positions with label smoothing over the whole vocabulary,
         averaged over each image's masked tokens and then over images.
         """
-        config = self.transformer.config
-        masked = tokens.masked_fill(mask, config.mask_id)
+        config, all_tokens = self.transformer.config, tokens.flatten()
+        masked = all_tokens.index_fill(0, positions, config.mask_id).view_as(tokens)
         sequence = torch.cat([config.num_codes + labels[:, None], masked], 1)
-        hidden = self.transformer.hidden(sequence, mask)
+        hidden = self.transformer.hidden(sequence, positions)
         logits = self.transformer.logits(hidden).float()
         each = F.cross_entropy(
-            logits, tokens[mask], label_smoothing=self.label_smoothing, reduction="none"
+            logits, all_tokens[positions], label_smoothing=self.label_smoothing, reduction="none"
         )
-        per_image = (1.0 / mask.sum(1)).repeat_interleave(mask.sum(1))
-        return (each * per_image).sum() / len(tokens)
+        return (each * weights).sum()
+
+
+def masked_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where mask (B, N) bool is set: int64 (M,) of the B*N, and float32 weights (M,) that take the
+    mean over each image's masked positions and then over images. No image may have none."""
+    each = 1.0 / (mask.sum(1) * len(mask))
+    return mask.flatten().nonzero().squeeze(1), each.repeat_interleave(mask.sum(1))
 
 
 class TransformerStage(TokenStage):
@@ -99,6 +105,10 @@ class TransformerStage(TokenStage):
             ),
         )
 
+    def arguments(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The masked positions and their weights in the loss."""
+        return masked_positions(*inputs)
+
     @torch.inference_mode()
     def validate(self, step: int, average: Average) -> dict[str, float]:
         """NLL (nats a masked token, no smoothing) of held-out images under the run's schedule.
@@ -123,8 +133,9 @@ class TransformerStage(TokenStage):
         for rows in mine.split(VALIDATION_BATCH):
             tokens, labels = source.batch(rows.numpy(), 0)
             mask = held_out_masks(self.schedule, rows, self.preset.num_tokens)
+            sent = [send(x, device) for x in (labels, tokens, *masked_positions(mask))]
             with accelerator.autocast():
-                loss = measure(labels.to(device), tokens.to(device), mask.to(device))
+                loss = measure(*sent)
             total += loss.double() * len(rows)
         return float(accelerator.reduce(total, "sum")) / len(ids)
 

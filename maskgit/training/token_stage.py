@@ -29,7 +29,8 @@ class TokenStage:
     """One optimiser step a batch of tokens. A stage adds `inputs`, `validate` and its own loss.
 
     The loss is a module so that the data-parallel wrapper sees its forward:
-    loss(labels (b,), tokens (b, N), *inputs) -> scalar, the mean over the b images.
+    loss(labels (b,), tokens (b, N), *arguments) -> scalar, the mean over the b images. What it
+    takes is made on the CPU and sent ahead, so that nothing waits for a GPU.
     """
 
     averaged: str  # name of the module, for the checkpoint and the moving average
@@ -60,12 +61,18 @@ class TokenStage:
                 fused=True,
             )
         }
+        if options.compile:
+            loss.compile()
         self.loss = accelerator.prepare_model(loss)
         self.order = DataOrder(len(train), optimisation.batch_size, options.seed)
 
     def inputs(self, step: int) -> tuple[Tensor, ...]:
-        """Further inputs of the loss for the whole batch, (B, ...) each, from (seed, step)."""
+        """Further inputs for the whole batch, (B, ...) each, from (seed, step)."""
         return ()
+
+    def arguments(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the loss takes besides labels and tokens, from a slice (b, ...) of the inputs."""
+        return inputs
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of the budget; returns the loss of the whole batch and the gradient's norm."""
@@ -84,12 +91,10 @@ class TokenStage:
             torch.manual_seed(step_generator(self.options.seed, step, 1 + number).initial_seed())
             last = part == accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.loss):
+                more = self.arguments(*(x[rows] for x in inputs))
+                sent = [send(x, device) for x in (labels, tokens, *more)]
                 with self.accelerator.autocast():
-                    loss = self.loss(
-                        labels.to(device),
-                        tokens.to(device),
-                        *(x[rows].to(device) for x in inputs),
-                    )
+                    loss = self.loss(*sent)
                 # Slices can differ in size by one image; the wrapper divides by the processes.
                 share = len(tokens) / batch
                 self.accelerator.backward(loss * (share * world))
@@ -117,6 +122,13 @@ def check_slices(batch_size: int, accelerator: Accelerator, accumulate: int) -> 
             f"--accumulate {accumulate}: expected 1 to {batch_size // accelerator.num_processes}, "
             f"so that {accelerator.num_processes} processes share a batch of {batch_size}"
         )
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a GPU through pinned memory, so that the host goes on at once."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def spread(count: int, limit: int) -> np.ndarray:

@@ -31,16 +31,21 @@ def tokens(tmp_path):
     return tmp_path
 
 
-def start(code, folder, name):
-    """A training of two processes on one node, whose log and checkpoint are in folder/name."""
+def start(code, folder, name, slurm_train=True):
+    """A training of two processes on one node, whose log and checkpoint are in folder/name; through
+    slurm.train or through maskgit.training --slurm."""
     flags = "transformer --preset embedded --tokens train.npz --val-tokens val.npz --batch-size 8"
     words = [*flags.split(), "--steps", STEPS, "--checkpoint-every", 4, "--log-every", 1]
     words += ["--tokenizer", ZOO / "tokenizer", "--runs", name, "--out", f"{name}/out"]
     settings = ["tasks_per_node=2", "mem=3G", "time=10", "cpus=1"]
     command = [sys.executable, "-m", "slurm.train", "--profile", "local", "--runs", name]
     command += [word for setting in settings for word in ("--set", setting)]
+    command = [*command, "--", *words]
+    if not slurm_train:
+        command = [sys.executable, "-m", "maskgit.training", *words, "--slurm=local"]
+        command += [word for setting in settings for word in ("--slurm-set", setting)]
     done = subprocess.run(
-        [*map(str, command), "--", *map(str, words)],
+        list(map(str, command)),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(code)},
         capture_output=True,
@@ -70,7 +75,7 @@ def test_a_requeued_training_has_the_losses_of_one_that_was_not(on_cluster, code
 
     whole = start(code, tokens, "whole")
     wait_for(lambda: train.status_line(whole)[0] == "ended", 240, on_cluster)
-    torn = start(code, tokens, "torn")
+    torn = start(code, tokens, "torn", slurm_train=False)
     wait_for(lambda: list(tokens.glob("torn/embedded/*/checkpoint.pt")), 240, on_cluster)
     on_cluster.run("scontrol", "requeue", torn.job)
     wait_for(lambda: train.status_line(torn)[0] == "requeued", 60, on_cluster)
@@ -151,3 +156,32 @@ def test_the_processes_know_each_other(monkeypatch):
     }
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
     assert train.distributed_environment()["MASTER_ADDR"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("transformer --slurm", "--slurm: expected a value"),
+        ("transformer --slurm --steps 3", "--slurm: expected a value"),
+        ("transformer --slurm-set nodes=2", "--slurm-set: expected --slurm PROFILE with it"),
+        ("transformer --slurm a100x9", "--slurm a100x9: expected one of"),
+        ("cost --slurm local", "cost: expected -- and one of tokenizer"),
+    ],
+)
+def test_mistakes_in_maskgit_training_are_one_line(arguments, says, tmp_path):
+    command = [sys.executable, "-m", "maskgit.training", *arguments.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_flags_for_slurm_are_taken_out_of_the_command():
+    from maskgit.training.__main__ import split_slurm
+
+    words = "transformer --slurm a100x8 --steps=3 --slurm-set=nodes=4 --slurm-set mem=9G --seed 1"
+    flags, rest = split_slurm(words.split())
+    assert flags == ["--profile", "a100x8", "--set", "nodes=4", "--set", "mem=9G"]
+    assert rest == ["transformer", "--steps=3", "--seed", "1"]
+    assert split_slurm(rest) == ([], rest)
