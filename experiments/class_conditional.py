@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 try:
     from experiments.engine import cli
-    from experiments.studies.options import StudyOptions
+    from experiments.studies.options import TableOptions
 except ModuleNotFoundError as missing:
     print(f"error: no module {missing.name}: run make demo or pip install -e .", file=sys.stderr)
     sys.exit(2)
@@ -21,20 +21,8 @@ NAME = "class_conditional"
 
 
 @dataclass(frozen=True)
-class Options(StudyOptions):
+class Options(TableOptions):
     """Class-conditional samples measured and shown: the paper's Table 1, Figures 5 and 11 to 13."""
-
-    T: str = ""
-    """Iterations of MaskGIT. Default: the paper's for the preset, and 12."""
-    cas_samples: int | None = None
-    """Images the classifier of CAS is trained on; 0 leaves CAS out. Default: 4000 on embedded
-    (400 with --quick), else 0."""
-    cas_epochs: int = 0
-    """Epochs of that training. Default (0): the recipe's (with --quick 4)."""
-    cas_validation: int | None = None
-    """Held-out images that CAS is the accuracy on. Default: 5000 (with --quick 1000)."""
-    cas_seeds: str = "0"
-    """Seeds of CAS: of the samples and of the training."""
 
 
 def run(options: Options) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 try:
     from experiments.engine import cli
-    from experiments.studies.reproducing import EXPERIMENTS, reproduce
+    from experiments.studies.reproducing import EXPERIMENTS, check_samples, reproduce
 except ModuleNotFoundError as missing:
     print(f"error: no module {missing.name}: run make demo or pip install -e .", file=sys.stderr)
     sys.exit(2)
@@ -31,6 +31,10 @@ class Options:
     """Few samples and coarse grids: on embedded under 15 minutes on two idle cores."""
     seeds: str | None = None
     """Seeds of everything that is drawn. Default: 0,1,2 (with --quick 0,1)."""
+    num_samples: int | None = None
+    """Samples a cell, in the experiments that sample. Default: each one's own."""
+    cas_samples: int | None = None
+    """Images that each classifier of the CAS is trained on; 0: no CAS. Default: as above."""
     only: str = "all"
     """Names of experiments, separated by commas."""
     out: Path = Path("runs/reproduce")
@@ -52,7 +56,7 @@ def run(options: Options) -> int:
     from experiments.engine.grid import parse_names
     from maskgit.presets import get_preset
 
-    get_preset(options.preset)
+    check_samples(options, get_preset(options.preset).num_classes)
     return reproduce(options, parse_names(options.only, "--only", list(EXPERIMENTS)))
 
 

@@ -50,11 +50,10 @@ def run(options: Options) -> int:
     batches = parse_integers(options.batch_sizes, "--batch-sizes", 1, 4096)
     if options.only_report:
         return only_report(NAME, options)
-    rounds = min(2, options.rounds) if options.quick else options.rounds
     study = make_study(
         NAME, f"experiments.studies.{NAME}", options, autoregressive=False, held_out=False
     )
-    shared = {"steps": steps, "rounds": rounds, "seed": 0}
+    shared = {"steps": steps, "rounds": options.rounds, "seed": 0}
     shared["device"] = device_name(resolve_device(options.device))
     tasks = [
         study.task({**shared, "tokens": N, "batch": batch}, cost=batch * N, size=batch)

@@ -3,8 +3,9 @@
 python -m experiments.engine.check RUN                 says; changes nothing
 python -m experiments.engine.check RUN --quarantine    moves damaged and foreign files away
 
-RUN is the --out folder of a sweep, which may be at work meanwhile. Files go to RUN/quarantine/,
-under their own paths; nothing is deleted, and the next run computes again what was taken away.
+RUN is the --out folder of a sweep, or of reproduce.py with several in it; it may be at work
+meanwhile. Files go to RUN/quarantine/, under their own paths; nothing is deleted, and the next run
+computes again what was taken away.
 Exit codes: 0 every cell of grid.json is there and sound; 1 something is not; 2 a wrong request.
 """
 
@@ -18,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ OLD = 3600.0  # seconds from which a temporary file is nobody's any more
 
 # A finding of one of these kinds is a problem; the others are told, no more.
 PROBLEMS = ("damaged", "missing", "failed", "foreign")
-IN_RUN = {"grid.json", "journal.jsonl", "cells", "stages", "slurm", "report", "quarantine"}
+IN_RUN = {"grid.json", "journal.jsonl", "cells", "stages", "slurm", "report", "quarantine", "cas"}
+IN_ALL = {"stages", "cas", "report", "not_run", "quarantine"}  # of reproduce.py, beside the runs
 IN_CELL = {"result.json", "samples.npz", "timing.json", "failure.json", "lease", "rejected.json"}
 TEMPORARY = (".tmp-", ".lease-", ".report.")  # the last beside a report that is being built
 STAGES = {"tokens": ".npy", "features": ".npz", "likelihood": ".json"}
@@ -69,12 +71,25 @@ class Checked:
 
 
 def check(run: Path) -> Checked:
-    """Read every file of a run.
+    """Read every file of a run, or of all runs of a folder of reproduce.py.
 
     Raises:
         UsageError: there is no grid.json, or it is not one of ours.
     """
     run = Path(run)
+    below = sorted(path.parent.name for path in run.glob("*/grid.json"))
+    if (run / "grid.json").is_file() or not below:
+        return _check_run(run)
+    cells = sound = 0
+    found = [*_stages(run), *_trained(run), *_foreign(run, IN_ALL | set(below))]
+    for name in below:
+        checked = _check_run(run / name)
+        cells, sound = cells + checked.cells, sound + checked.sound
+        found += [replace(one, path=f"{name}/{one.path}") for one in checked.findings]
+    return Checked(cells, sound, tuple(found))
+
+
+def _check_run(run: Path) -> Checked:
     grid = _read_grid(run)
     store, leases = Store(run), Leases()
     found: list[Finding] = []
@@ -92,7 +107,8 @@ def check(run: Path) -> Checked:
             found.append(Finding(kind, f"cells/{key}{where}", reason))
     found.extend(_other_cells(store, grid))
     found.extend(_stages(run))
-    found.extend(_foreign(run))
+    found.extend(_trained(run))
+    found.extend(_foreign(run, IN_RUN))
     return Checked(len(grid), sound, tuple(found))
 
 
@@ -241,10 +257,19 @@ def _broken_value(path: Path) -> str:
     return "" if whole else "does not match its checksum (edited or damaged)"
 
 
-def _foreign(run: Path) -> Iterator[Finding]:
+def _trained(run: Path) -> Iterator[Finding]:
+    """The classifiers of the CAS: their results, and what is needed to resume their training."""
+    for path in sorted((run / "cas").glob("*")):
+        if path.suffix == ".json" and _broken_json(path):
+            yield Finding("damaged", str(path.relative_to(run)), "is not JSON")
+        elif path.suffix not in (".json", ".pt"):
+            yield from _not_ours(run, path)
+
+
+def _foreign(run: Path, ours: set[str]) -> Iterator[Finding]:
     """Files that nobody here writes, and those that killed writers left."""
     for path in sorted(run.iterdir()):
-        if path.name not in IN_RUN and path.suffix != ".lease":
+        if path.name not in ours and path.suffix != ".lease":
             yield from _not_ours(run, path)
     for folder in sorted((run / "cells").glob("*")):
         if _KEY.fullmatch(folder.name) and folder.is_dir():
@@ -291,7 +316,7 @@ def quarantine(run: Path, findings: tuple[Finding, ...]) -> list[str]:
         path = run / finding.path
         parts = Path(finding.path).parts
         try:
-            if parts[0] == "cells" and len(parts) == 3:
+            if "cells" in parts[-3:-2]:
                 lease = Leases().acquire(path.parent / "lease")
                 if lease is None:
                     continue

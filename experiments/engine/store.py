@@ -88,11 +88,9 @@ class Store:
         try:
             for folder in (self.root / "cells", self.root / "stages"):
                 folder.mkdir(parents=True, exist_ok=True)
-            _sweep(self.root.glob(".tmp-*"))
-            _sweep(self.root.glob("stages/*/.tmp-*"))
-            probe = self.root / f".tmp-probe-{os.getpid()}"
-            atomic_write(probe, b"")
-            probe.unlink()
+            now = _file_time(self.root)
+            _sweep(self.root.glob(".tmp-*"), now)
+            _sweep(self.root.glob("stages/*/.tmp-*"), now)
         except (FileExistsError, NotADirectoryError):
             raise UsageError(
                 f"{flag} {self.root}: is a file or lies below one; give a folder"
@@ -180,7 +178,9 @@ class Store:
             os.replace(folder / "result.json", folder / "rejected.json")
         for left in folder.glob(".tmp-*"):
             left.unlink(missing_ok=True)
-        _sweep(folder.glob(".lease-*"))
+        if leases := list(folder.glob(".lease-*")):
+            with contextlib.suppress(OSError):  # a full disk: they stay
+                _sweep(leases, _file_time(folder))
 
     def note(self, event: str, key: str) -> None:
         """Append a line to the journal. A journal that cannot be written stops nothing."""
@@ -190,11 +190,21 @@ class Store:
             file.write((json.dumps(line) + "\n").encode())
 
 
-def _sweep(files: Iterable[Path]) -> None:
+def _file_time(folder: Path) -> float:
+    """The time that a file written now gets: a machine's own clock may have jumped."""
+    probe = folder / f".tmp-probe-{os.getpid()}-{secrets.token_hex(4)}"
+    atomic_write(probe, b"")
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _sweep(files: Iterable[Path], now: float) -> None:
     """Remove temporary files that killed writers left: an hour-old one is nobody's any more."""
     for file in files:
         with contextlib.suppress(OSError):
-            if time.time() - file.stat().st_mtime > 3600:
+            if now - file.stat().st_mtime > 3600:
                 file.unlink()
 
 

@@ -23,6 +23,7 @@ from experiments.engine.grid import grid_json
 from experiments.engine.keys import cell_key, digest
 from experiments.engine.options import SweepOptions
 from experiments.engine.request import Request, check_device, make_task, resolve
+from experiments.engine.stage_code import code_fingerprints
 from experiments.engine.sweep import run_tasks
 
 if TYPE_CHECKING:
@@ -82,14 +83,17 @@ class Study:
 
     @cached_property
     def code(self) -> dict[str, str]:
-        """Fingerprint of the sources that compute a cell."""
+        """Fingerprints of the sources that compute a cell."""
         from eval.features import EXTRACTORS
 
         extractors = [EXTRACTORS[name].partition(":")[0] for name in self.features]
         roots = [self.module, "maskgit.checkpoints", "maskgit.transformer", "maskgit.tokenizer"]
-        if "autoregressive" in self.samplers:
-            roots.append("maskgit.autoregressive")
-        return {"study": fingerprint(*roots, "eval.features", *extractors)}
+        code = {"study": fingerprint(*roots, "eval.features", *extractors)}
+        # What `Context.sampled` and `Context.decode` reach by names that imports do not show.
+        for sampler in self.samplers:
+            stages = code_fingerprints(self.features[0], sampler=sampler)
+            code |= {f"tokens-{sampler}": stages["tokens"], "images": stages["images"]}
+        return code
 
     def protocol(self) -> dict[str, Any]:
         """What holds for all cells, for grid.json: plain data without paths."""
@@ -229,7 +233,8 @@ def make_study(
     """
     from experiments.engine.errors import UsageError
 
-    check_device(options.device)
+    if options.slurm is None:  # else it is the device of another machine
+        check_device(options.device)
     kinds = ["maskgit", *(["autoregressive"] if autoregressive else [])]
     cells = [
         Cell(experiment, options.preset, SCHEDULE, 1, 0, 1, features=name, sampler=kind)

@@ -18,9 +18,7 @@ import numpy as np
 
 from eval.reconstruction import psnr, summarize
 from experiments.engine.cells import Cell, Outcome
-from experiments.engine.imaging import decode_batches
 from experiments.engine.labels import labels_of
-from experiments.engine.sampling import sample_tokens
 from experiments.studies.classifying import classify
 from experiments.studies.filling import (
     TASKS,
@@ -41,8 +39,6 @@ METRICS = {
     "real_gradient": "real-boundary-gradient.failures.v1",
     "ratio": "boundary-ratio.failures.v1",
 }
-# The stages behind Context.sampled; named here so that a cell's key covers their code.
-STAGES = (sample_tokens, decode_batches)
 WORST = 20  # samples shown
 WORST_PAIRS = 8  # reconstructions shown
 WORST_EDGES = 2  # outpainted images shown, a direction

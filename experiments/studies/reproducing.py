@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.engine.errors import UsageError
+
 if TYPE_CHECKING:
     from experiments.reproduce import Options
 
@@ -97,6 +99,19 @@ def reproduce(options: Options, names: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def check_samples(options: Options, classes: int) -> None:
+    """What every experiment would refuse is refused before the first one.
+
+    Raises:
+        UsageError: --num-samples is not as many of each class, --cas-samples is negative.
+    """
+    samples, cas = options.num_samples, options.cas_samples
+    if samples is not None and (samples < 1 or samples % classes):
+        raise UsageError(f"--num-samples {samples}: expected a multiple of the {classes} classes")
+    if cas is not None and cas < 0:
+        raise UsageError(f"--cas-samples {cas}: must be 0 or more")
+
+
 def arguments(options: Options, name: str, out: Path, known: Sequence[str]) -> dict[str, Any]:
     """What an experiment's own Options are made from. known: the fields that they have."""
     experiment = EXPERIMENTS[name]
@@ -105,6 +120,8 @@ def arguments(options: Options, name: str, out: Path, known: Sequence[str]) -> d
     values |= {"out": out / name, "stages": out, "quick": options.quick}
     values["seeds"] = seeds if experiment.seeds else seeds.partition(",")[0].partition("..")[0]
     values |= experiment.quick if options.quick else experiment.full
+    chosen = {name: getattr(options, name) for name in ("num_samples", "cas_samples")}
+    values |= {name: value for name, value in chosen.items() if value is not None}
     return {key: value for key, value in values.items() if key in known}
 
 

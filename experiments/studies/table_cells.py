@@ -11,12 +11,10 @@ from experiments.studies.draws import sampling
 from experiments.studies.real_images import VALIDATION, real_images
 
 if TYPE_CHECKING:
-    from experiments.class_conditional import Options as ClassConditional
-    from experiments.diversity import Options as Diversity
     from experiments.engine.cells import Task
     from experiments.rejection_sampling import Options as RejectionSampling
     from experiments.studies.base import Study
-    from experiments.studies.options import StudyOptions
+    from experiments.studies.options import StudyOptions, TableOptions
 
 Tasks = tuple[list["Task"], dict[str, Any]]
 
@@ -65,7 +63,7 @@ def usual_steps(study: Study) -> int:
     return PAPER_STEPS if preset.name == "embedded" else preset.decoding_steps
 
 
-def class_conditional_tasks(study: Study, options: ClassConditional, absent: str) -> Tasks:
+def class_conditional_tasks(study: Study, options: TableOptions, absent: str) -> Tasks:
     """absent: why there is no baseline."""
     preset, count = study.preset, sample_count(study, options)
     samplers = [("maskgit", T) for T in iterations(study, options.T)]
@@ -94,7 +92,7 @@ def class_conditional_tasks(study: Study, options: ClassConditional, absent: str
     return tasks + more, _protocol(study, absent, count, protocol)
 
 
-def diversity_tasks(study: Study, options: Diversity, absent: str) -> Tasks:
+def diversity_tasks(study: Study, options: TableOptions, absent: str) -> Tasks:
     """absent: why there is no baseline."""
     preset, count = study.preset, sample_count(study, options)
     samplers = [("maskgit", T) for T in iterations(study, options.T)]
@@ -117,12 +115,15 @@ def diversity_tasks(study: Study, options: Diversity, absent: str) -> Tasks:
     ]
     more, protocol = _cas(study, options, count, samplers, rand=False)
     protocol |= {"network": name, "real_features": real.words}
-    return tasks + more, _protocol(study, absent, count, protocol)
+    protocol = _protocol(study, absent, count, protocol)
+    if not study.request.sides[name].no_features:  # it takes features of real images, no reference
+        protocol.get("missing", {}).pop(f"FID, KID, precision and recall on {name}", None)
+    return tasks + more, protocol
 
 
 def _cas(
     study: Study,
-    options: ClassConditional | Diversity,
+    options: TableOptions,
     count: int,
     samplers: list[tuple[str, int]],
     rand: bool,

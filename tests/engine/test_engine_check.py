@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -173,6 +174,26 @@ def test_quarantine_moves_what_is_damaged_or_foreign_and_the_next_run_repairs(ru
     assert main([str(run)]) == 0
     for path in (cell(run, 2) / "result.json", cell(run, 3) / "samples.npz"):
         assert path.read_bytes() == sound[path]
+
+
+def test_all_runs_of_a_folder_are_checked_with_what_they_share(run, capsys):
+    every = run.parent / "all"
+    for name in ("one", "two"):
+        shutil.copytree(run, every / name)
+    for shared in ("stages", "cas", "report"):
+        (every / shared).mkdir()
+    (every / "cas" / "samples-1.json").write_text("{}")
+    assert main([str(every)]) == 0
+    assert capsys.readouterr().out == "12 of 12 cells are done and sound\n"
+    broken = every / "two" / cell(run, 1).relative_to(run) / "result.json"
+    damage(broken)
+    (every / "cas" / "samples-1.json").write_text("{")
+    (every / "notes").mkdir()
+    found = sorted((f.kind, f.path) for f in check(every).findings)
+    damaged = str(broken.relative_to(every))
+    assert found == [("damaged", "cas/samples-1.json"), ("damaged", damaged), ("foreign", "notes")]
+    assert len(quarantine(every, check(every).findings)) == 3
+    assert [f.kind for f in check(every).findings] == ["missing"]
 
 
 def test_quarantine_leaves_a_cell_in_work_and_an_earlier_quarantine_alone(run):

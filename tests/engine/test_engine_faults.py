@@ -108,6 +108,8 @@ def test_ten_kills_lose_nothing_and_compute_nothing_twice(tmp_path):
         progressed += len(now) > len(seen)
         seen = now
     assert progressed >= 5, "too few kills fell into the work"
+    for left in torn.glob(".tmp-*"):  # a kill while grid.json was written; swept when an hour old
+        os.utime(left, (0, 0))
     code, out, err = finish(start(torn, *options))
     assert code == 0, err
     done, cached, failed = map(int, out.split())

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -200,6 +201,16 @@ def test_what_a_killed_owner_left_is_swept_and_what_a_rival_writes_is_not(store,
     execute(item, Trivial(tmp_path / "log"), store, Leases())
     left = {path.name for path in folder.iterdir()}
     assert left == {"result.json", "samples.npz", "timing.json", ".lease-2-new"}
+
+
+def test_a_clock_that_jumped_sweeps_no_file_that_is_being_written(store, monkeypatch):
+    old, young = store.root / ".tmp-grid.json-1-aa", store.root / ".tmp-grid.json-2-bb"
+    for path in (old, young):
+        path.write_text("x")
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(time, "time", lambda: 1e10)
+    store.prepare()
+    assert [path.name for path in store.root.glob(".tmp-*")] == [young.name]
 
 
 def test_a_host_that_lost_its_lease_while_computing_publishes_nothing(store, tmp_path):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import reproduce
+from experiments.engine.errors import UsageError
 from experiments.studies import reproducing
 from experiments.studies.reproducing import EXPERIMENTS, arguments
 
@@ -76,6 +77,30 @@ def test_one_folder_of_stages_serves_all(fakes, tmp_path):
     assert {o.stages for o in fakes.values()} == {tmp_path}
     assert {o.out for o in fakes.values()} == {tmp_path / name for name in fakes}
     assert (fakes["class_conditional"].seeds, fakes["decoding_trace"].seeds) == ("4,5", "4")
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_numbers_of_samples_go_to_those_that_take_them(quick, tmp_path):
+    known = ["num_samples", "cas_samples", "out"]
+    options = reproduce.Options(quick=quick, num_samples=70, cas_samples=0)
+    values = arguments(options, "ablate_schedule", tmp_path, known)
+    assert values == {"num_samples": 70, "cas_samples": 0, "out": tmp_path / "ablate_schedule"}
+    assert "num_samples" not in arguments(options, "runtime", tmp_path, known[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_samples": 7}, "--num-samples 7: expected a multiple of the 10 classes"),
+        ({"num_samples": 0}, "--num-samples 0: expected a multiple"),
+        ({"cas_samples": -3}, "--cas-samples -3: must be 0 or more"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_the_first_experiment(fakes, tmp_path, change, says):
+    with pytest.raises(UsageError, match=says):
+        reproduce.run(reproduce.Options(out=tmp_path / "out", **change))
+    assert not fakes
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_script_takes_its_arguments(tmp_path):
