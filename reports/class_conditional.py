@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reports.declared import declared
 from reports.figures import Figure
@@ -16,7 +16,9 @@ from reports.table_rows import (
     REAL,
     Sampler,
     cas_note,
+    cas_words,
     fid_note,
+    judged,
     missing_note,
     name_of,
     pair,
@@ -29,12 +31,9 @@ from reports.table_rows import (
 )
 from reports.tables import DASH, Table, number
 from reports.verdicts import Verdict
-from reports.verdicts_tables import judge_order
-
-if TYPE_CHECKING:
-    pass
 
 MEASURED = {"fid": "FID", "is": "IS", "precision": "precision", "recall": "recall"}
+CLAIMS = {"table1_fid": "fid", "table1_recall": "recall", "table1_cas": "cas_top1"}
 TILES = 3  # of a class and a sampler in Figure 5
 
 
@@ -74,43 +73,17 @@ def _finding(run: Run, found: list[Sampler]) -> list[str]:
         ours, other = pair(run, metric)
         if ours.n and other.n:
             sentences.append(f"{head}: MaskGIT {ours.words(2)}, the baseline {other.words(2)}.")
-    cas = {s: value(run, s, "cas_top1") for s in (*found, REAL)}
-    parts = [f"{name_of(s)} {percent_words(v, 1)}%" for s, v in cas.items() if v.n]
-    if parts:
-        sentences.append(f"CAS, top-1: {', '.join(parts)}.")
+    if words := cas_words(run, found):
+        sentences.append(f"CAS, top-1: {words}.")
     return sentences
 
 
 def _verdicts(run: Run, found: list[Sampler]) -> list[Verdict]:
-    rules = declared()
-    steps = {
-        name: min((s[1] for s in found if s[0] == name), default=0)
+    ours, other = (
+        min((s[1] for s in found if s[0] == name), default=0)
         for name in ("maskgit", "autoregressive")
-    }
-    verdicts = []
-    for claim, metric in (
-        ("table1_fid", "fid"),
-        ("table1_recall", "recall"),
-        ("table1_cas", "cas_top1"),
-    ):
-        ours, other = pair(run, metric)
-        share = metric == "cas_top1"
-        absent = why(run, metric, "maskgit") or why(run, metric, "autoregressive")
-        verdicts.append(
-            judge_order(
-                claim,
-                ours,
-                other,
-                rules[claim],
-                higher=metric != "fid",
-                why=absent,
-                digits=1 if share else 2,
-                scale=100 if share else 1,
-                unit="%" if share else "",
-                steps=(steps["maskgit"], steps["autoregressive"]) if metric == "fid" else None,
-            )
-        )
-    return verdicts
+    )
+    return judged(run, CLAIMS, declared(), (ours, other))
 
 
 # ---- Table 1 ------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from reports.table_rows import (
     REAL,
     Sampler,
     cas_note,
+    cas_words,
     fid_note,
+    judged,
     missing_note,
     name_of,
     pair,
@@ -26,10 +28,13 @@ from reports.table_rows import (
     why,
 )
 from reports.tables import DASH, Table, number
-from reports.verdicts import Verdict
-from reports.verdicts_tables import judge_order
 
 MEASURED = {"precision": "precision", "recall": "recall"}
+CLAIMS = {
+    "table5_precision": "precision",
+    "table5_recall": "recall",
+    "table5_cas": "cas_top1",
+}
 
 
 def make_page(run: Run) -> Page:
@@ -40,7 +45,7 @@ def make_page(run: Run) -> Page:
         title=f"Diversity on another network ({run.preset})",
         finding=_finding(run, found),
         status=f"{status_words(run)} {run.protocol.get('num_samples', '?')} samples a cell.",
-        verdicts=_verdicts(run),
+        verdicts=judged(run, CLAIMS, declared(), (0, 0)),
         sections=[_table5(run, found), protocol_section(run, _command(run, found))],
         facts={
             name_of(s): {
@@ -67,38 +72,10 @@ def _finding(run: Run, found: list[Sampler]) -> list[str]:
             )
         elif ours.n:
             sentences.append(f"MaskGIT's {metric} on {_network(run)}'s features: {ours.words(2)}.")
-    cas = {s: value(run, s, "cas_top1") for s in (*found, REAL)}
-    parts = [f"{name_of(s)} {percent_words(v, 1)}%" for s, v in cas.items() if v.n]
-    if parts:
-        sentences.append(f"CAS without RandAugment, top-1: {', '.join(parts)}.")
+    if words := cas_words(run, found):
+        sentences.append(f"CAS without RandAugment, top-1: {words}.")
     reason = why(run, "precision")
     return sentences or ["No number is there" + (f": {reason}." if reason else ".")]
-
-
-def _verdicts(run: Run) -> list[Verdict]:
-    verdicts = []
-    for claim, metric in (
-        ("table5_precision", "precision"),
-        ("table5_recall", "recall"),
-        ("table5_cas", "cas_top1"),
-    ):
-        ours, other = pair(run, metric)
-        absent = why(run, metric, "maskgit") or why(run, metric, "autoregressive")
-        share = metric == "cas_top1"
-        verdicts.append(
-            judge_order(
-                claim,
-                ours,
-                other,
-                declared()[claim],
-                higher=True,
-                why=absent,
-                digits=1 if share else 2,
-                scale=100 if share else 1,
-                unit="%" if share else "",
-            )
-        )
-    return verdicts
 
 
 def _table5(run: Run, found: list[Sampler]) -> Section:

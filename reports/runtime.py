@@ -176,7 +176,7 @@ def _figure(run: Run, lengths: list[int], batches: list[int], steps: list[int]) 
         canvas = new_canvas(11.5, 4.6)
         left, right = (
             canvas.add_axes((0.07, 0.14, 0.33, 0.76)),
-            canvas.add_axes((0.6, 0.14, 0.3, 0.76)),
+            canvas.add_axes((0.59, 0.14, 0.28, 0.76)),
         )
         names = list(curves)
         _time_axes(left, curves, names, lengths)
@@ -199,7 +199,10 @@ def _look(name: str, names: list[str]) -> Any:
     return style_of(CURVES[others.index(name) % len(CURVES)], [])
 
 
-def _time_axes(ax: Any, curves: Curves, names: list[str], lengths: list[int]) -> None:
+def _time_axes(
+    ax: Any, curves: Curves, names: list[str], lengths: list[int], least: float = math.inf
+) -> None:
+    """least: a value that the axis reaches down to."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     ax.set_xscale("log", base=2)
@@ -210,6 +213,7 @@ def _time_axes(ax: Any, curves: Curves, names: list[str], lengths: list[int]) ->
         style = {"linestyle": look.dashes, "marker": look.marker, "linewidth": look.width}
         ax.plot(xs, ys, color=look.color, **style)
     low, high = ax.get_ylim()
+    low = min(low, 0.95 * least)
     ax.yaxis.set_major_locator(FixedLocator(nice_ticks(low, high)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set_ylim(low, high)
@@ -246,7 +250,7 @@ def _speedup_axes(ax: Any, curves: Curves, names: list[str], lengths: list[int])
         if name != "autoregressive"
     }
     if rates:
-        _time_axes(ax, rates, list(rates), lengths)
+        _time_axes(ax, rates, list(rates), lengths, least=1.0)
     ax.axhline(1, color=INK, linewidth=0.8)
 
 

@@ -11,7 +11,9 @@ from reports.page import Text
 from reports.rows import Row
 from reports.study import Mean, mean, pick
 from reports.tables import DASH, number
+from reports.verdicts import Verdict
 from reports.verdicts_editing import number_row
+from reports.verdicts_tables import judge_order
 
 Sampler = tuple[str, int]  # name, iterations
 REAL: Sampler = ("real", 0)
@@ -66,6 +68,33 @@ def why(run: Run, metric: str, sampler: str = "") -> str:
         if mine and not math.isfinite(entry.metric(metric)):
             return entry.why_missing(metric) if entry.status == "done" else entry.reason
     return ""
+
+
+def judged(
+    run: Run, claims: Mapping[str, str], rules: Mapping[str, Any], steps: tuple[int, int]
+) -> list[Verdict]:
+    """MaskGIT against the baseline. claims: claim -> metric. steps: of both, which FID is held
+    against."""
+    names = run.protocol.get("class_names", ())
+    verdicts = []
+    for claim, metric in claims.items():
+        ours, other = pair(run, metric)
+        absent = why(run, metric, "maskgit") or why(run, metric, "autoregressive")
+        settings: dict[str, Any] = {"higher": metric != "fid", "why": absent}
+        if metric == "fid":
+            settings["steps"] = steps
+        if metric in CAS:
+            settings |= {"digits": 1, "scale": 100, "unit": "%"}
+            guessing = 1 / len(names) if names else 0.0
+            settings |= {"real": value(run, REAL, metric), "chance": guessing}
+        verdicts.append(judge_order(claim, ours, other, rules[claim], **settings))
+    return verdicts
+
+
+def cas_words(run: Run, found: Sequence[Sampler]) -> str:
+    """Top-1 CAS of each sampler and of real images; empty without any."""
+    cas = {s: value(run, s, "cas_top1") for s in (*found, REAL)}
+    return ", ".join(f"{name_of(s)} {percent_words(v, 1)}%" for s, v in cas.items() if v.n)
 
 
 def missing_note(run: Run, metrics: Mapping[str, str]) -> list[Text]:

@@ -15,6 +15,7 @@ from typing import Any
 from reports.study import Mean
 from reports.tables import number
 from reports.verdicts import (
+    NOT_COMPARABLE,
     NOT_REPRODUCED,
     NOT_RUN,
     REPRODUCED,
@@ -39,10 +40,13 @@ def judge_order(
     scale: float = 1.0,
     unit: str = "",
     steps: tuple[int, int] | None = None,
+    real: Mean | None = None,
+    chance: float = 0.0,
 ) -> Verdict:
     """MaskGIT against the baseline. higher: whether more is better. why: one is missing because.
 
-    steps: of both, where the claim needs many times fewer.
+    steps: of both, where the claim needs many times fewer. real, chance: what real images and
+    guessing reach, of a score that says nothing where they are close.
     """
     if not (ours.n and baseline.n):
         who = "MaskGIT" if not ours.n else "the baseline"
@@ -59,6 +63,11 @@ def judge_order(
     if steps is not None:
         values = [f"{text} in {T}" for text, T in zip(values, steps, strict=True)]
         values[0] += " steps"
+    if real is not None and real.n and real.mean < rule["times_chance"] * chance:
+        learnt = f"real images reach {number(scale * real.mean, digits)}{unit}"
+        guessed = f"guessing {number(scale * chance, digits)}{unit}: too little training"
+        ours_told = f"{values[0]} against {values[1]}"
+        return verdict_of(claim, rule, NOT_COMPARABLE, ours_told, [f"{learnt}, {guessed}"])
     within = math.isfinite(error) and abs(lead) <= rule["noise_multiple"] * error
     told = f"{values[0]} against {values[1]}" + (" (level within the noise)" if within else "")
     return verdict_of(claim, rule, word, told, limits)

@@ -50,6 +50,24 @@ def test_table_1_needs_a_lower_fid_that_counts_in_a_fifth_of_the_steps(ours, bas
     assert verdict.verdict == word
 
 
+@pytest.mark.parametrize(
+    ("real", "word"), [(0.19, "not comparable"), (0.2, "reproduced"), (math.nan, "reproduced")]
+)
+def test_cas_says_nothing_where_even_real_images_teach_little(real, word):
+    found = judge_order(
+        "table1_cas",
+        mean_of(0.9),
+        mean_of(0.1),
+        RULES["table1_cas"],
+        higher=True,
+        real=NOTHING if math.isnan(real) else mean_of(real, n=1),
+        chance=0.1,
+    )
+    assert found.verdict == word
+    assert (found.why == ()) == (word == "reproduced")
+    assert word == "reproduced" or "real images reach 0.19, guessing 0.10" in found.why[0]
+
+
 def test_rejection_must_raise_is_at_every_rate():
     rule = RULES["table4_is"]
     rising = {1.0: mean_of(5.0), 0.5: mean_of(6.0), 0.05: mean_of(8.0)}
