@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all test-slurm lint bench setup clean
+.PHONY: demo reproduce test test-all test-slurm lint bench setup clean
 
 setup: $(STAMP)
 
@@ -18,6 +18,10 @@ $(STAMP): pyproject.toml requirements.lock
 demo: setup
 	$(BIN)/python experiments/ablate_schedule.py --T 4,6,8,12,16,32,60 --seeds 0,1,2
 	@echo 'This was a part of the grid. All of it: $(BIN)/python experiments/ablate_schedule.py --T 4..60' >&2
+
+# Every table and figure of the paper, coarsely (8 minutes on 2 cores).
+reproduce: setup
+	$(BIN)/python experiments/reproduce.py --preset embedded --quick
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu and not slurm' tests
@@ -35,8 +39,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Short runs of all benchmarks. PEER_PATH=CHECKOUT of google-research/maskgit adds the official code.
 bench: setup
-	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/sampling.py --quick
+	$(BIN)/python benchmarks/training.py --quick
+	$(BIN)/python benchmarks/grid.py --quick
+	$(BIN)/python benchmarks/metrics.py --kinds frechet,spectrum,white --quick --repeats 1
+	$(if $(PEER_PATH),$(BIN)/python benchmarks/peers.py --peer-path $(PEER_PATH))
 
 clean:
 	rm -rf runs reports/out
