@@ -60,6 +60,7 @@ def run(options: Options) -> int:
         choice_temperature=options.choice_temperature,
         features=options.features or preset.features,
         backend=options.backend,
+        precision=options.precision,
     )
     return run_sweep(NAME, options, cells)
 

@@ -3,8 +3,9 @@
 MKL leaves the AVX-512 units of AMD processors idle: at this benchmark's sizes (1040 rows, 128 to
 512 wide, one core of an AMD EPYC) F.linear runs at 112 GFLOP/s and oneDNN's product at 250. torch
 brings oneDNN and uses it for bfloat16 and for compiled graphs, but has no switch for float32, so
-this calls the operator that compiled graphs use. Where it is missing (macOS, some ARM builds), on a
-GPU, in another type or under autocast, these functions are F.linear and F.gelu.
+this calls the operator that compiled graphs use; without gradients for bfloat16 too, whose GELU is
+then part of the product. Where it is missing (macOS, some ARM builds), on a GPU, in another type or
+under autocast, these functions are F.linear and F.gelu.
 
 oneDNN multiplies by a weight in an order of its own, and puts it into that order in every call,
 about a tenth of the time of 1000 rows. Within `packed_weights` it is done once for each weight; the
@@ -42,6 +43,7 @@ def _onednn_is_there() -> bool:
 
 
 _ONEDNN = _onednn_is_there()
+_BFLOAT16 = _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 # By the identity of a weight: itself, so that no other gets its identity, and its packed copy.
 _packs: ContextVar[dict[int, tuple[Tensor, Tensor]] | None] = ContextVar("packs", default=None)
@@ -98,8 +100,10 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _is_fast(x: Tensor, weight: Tensor) -> bool:
     if torch.compiler.is_compiling():  # inductor brings its own, and cannot lower this operator
         return False
-    kinds = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    return _ONEDNN and kinds and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+    if x.device.type != "cpu" or x.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
+        return False
+    half = x.dtype == torch.bfloat16 and _BFLOAT16 and not torch.is_grad_enabled()
+    return ((_ONEDNN and x.dtype == torch.float32) or half) and x.numel() > 0
 
 
 def _product(

@@ -83,6 +83,19 @@ def test_other_kinds_go_the_plain_way(kind):
             assert torch.equal(actual, expected)
 
 
+@pytest.mark.skipif(not maskgit.linear._BFLOAT16, reason="no bfloat16 products")
+@pytest.mark.parametrize(("ours", "plain"), [(linear, F.linear), (linear_gelu, plain_gelu)])
+def test_bfloat16_without_gradients_rounds_once(ours, plain):
+    x, weight, bias = (tensor.detach().bfloat16() for tensor in inputs(64, 96))
+    exact = plain(x.double(), weight.double(), bias.double())
+    with torch.no_grad():
+        actual = ours(x, weight, bias)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual.double(), exact, rtol=2**-8, atol=1e-3)
+    x.requires_grad_()
+    assert ours(x, weight, bias).requires_grad  # the plain way
+
+
 def test_a_build_without_onednn_is_noticed(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not maskgit.linear._onednn_is_there()

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 BACKENDS = ("torch", "jax")
+PRECISIONS = ("float32", "bfloat16")
 SAMPLERS = ("maskgit", "autoregressive")
 
 
@@ -15,6 +16,7 @@ class Cell:
     features: name of the feature network; empty stands for the preset's.
     sampler: "autoregressive" draws one token after the other; schedule and choice_temperature then
         mean nothing, and steps is the number of tokens (see `grid.autoregressive_cells`).
+    precision: of the transformer while it samples; logits are float32 before a token is drawn.
     """
 
     experiment: str
@@ -28,6 +30,7 @@ class Cell:
     features: str = ""
     backend: str = "torch"
     sampler: str = "maskgit"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         # 4 and 4.0 are one temperature, so they must be one key.
@@ -37,6 +40,10 @@ class Cell:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for result.json and for the key."""
         return asdict(self)
+
+
+# What a cell has unless it is asked for something else.
+USUAL = {"backend": "torch", "sampler": "maskgit", "precision": "float32"}
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,10 @@ class Task:
     def label(self) -> str:
         """The cell in a few words, for messages."""
         skip = ("experiment", "preset")
-        usual = (("backend", "torch"), ("sampler", "maskgit"))
         return " ".join(
             f"{name}={value}"
             for name, value in self.cell.items()
-            if name not in skip and (name, value) not in usual
+            if name not in skip and USUAL.get(name) != value
         )
 
 

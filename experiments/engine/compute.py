@@ -117,26 +117,29 @@ class SamplerComputer:
         """
         backend = backend or cell["backend"]
         network = self.request.network(cell)
-        identity = digest(network.identity)
+        identity = digest([network.identity, cell["precision"]])
         if self._samplers.get(backend, ("",))[0] != identity:
             self._samplers.pop(backend, None)
-            self._samplers[backend] = identity, self._load(cell["sampler"], backend, network.path)
+            self._samplers[backend] = identity, self._load(cell, backend, network.path)
             give_back()
         return self._samplers[backend][1]
 
-    def _load(self, sampler: str, backend: str, path: Path) -> Any:
+    def _load(self, cell: dict[str, Any], backend: str, path: Path) -> Any:
+        import torch
+
         from maskgit import checkpoints
         from maskgit.presets import get_preset
 
-        if sampler == "autoregressive":
-            return checkpoints.load_autoregressive(path).to(self._where).eval()
+        place = {"device": self._where, "dtype": getattr(torch, cell["precision"])}
+        if cell["sampler"] == "autoregressive":
+            return checkpoints.load_autoregressive(path).to(**place).eval()
         codes = get_preset(self.request.preset).num_codes
         if backend == "jax":
             self._place_jax()
             from maskgit.jax import load_transformer
 
             return load_transformer(path, num_codes=codes)
-        return checkpoints.load_transformer(path, num_codes=codes).to(self._where).eval()
+        return checkpoints.load_transformer(path, num_codes=codes).to(**place).eval()
 
     def tokenizer(self, backend: str = "torch") -> Any:
         """The tokenizer, loaded at its first use."""
@@ -308,7 +311,7 @@ class SamplerComputer:
                 lambda: encode_images(self.tokenizer(), held_out.batches()),
             )
             value, masked = negative_log_likelihood(
-                self.sampler(cell, "torch"),
+                self.sampler({**cell, "precision": "float32"}, "torch"),
                 cell["schedule"],
                 tokens,
                 np.array(held_out.labels, np.int64),

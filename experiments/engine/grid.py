@@ -88,6 +88,7 @@ def sampler_cells(
     sampling_temperature: float = 1.0,
     features: str = "",
     backend: str = "torch",
+    precision: str = "float32",
 ) -> list[Cell]:
     """Every combination of schedule, number of steps and seed, in this order.
 
@@ -105,6 +106,7 @@ def sampler_cells(
             sampling_temperature,
             features,
             backend,
+            precision=precision,
         )
         for schedule, step, seed in product(schedules, steps, seeds)
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.engine.cells import BACKENDS
+from experiments.engine.cells import BACKENDS, PRECISIONS
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers, parse_names
 
@@ -44,6 +44,9 @@ class SweepOptions:
     """Folder with held-out images for NLL, val/CLASS/*. Default: those shipped, if any are."""
     backend: str = "torch"
     """Library that samples and decodes: torch or jax."""
+    precision: str = "float32"
+    """Of the transformer while it samples: float32, or bfloat16, which is faster on a GPU and draws
+    other samples. Pixels and measures stay float32."""
     out: Path | None = None
     """Folder of the run; the report then goes to its report/. Default: runs/ and reports/out/."""
     stages: Path | None = None
@@ -95,8 +98,12 @@ class SweepOptions:
             raise UsageError(
                 f"--choice-temperature {self.choice_temperature}: must be 0 or more, and finite"
             )
-        if self.backend not in BACKENDS:
-            raise UsageError(f"--backend {self.backend}: expected one of {', '.join(BACKENDS)}")
+        for flag, name, known in (
+            ("--backend", self.backend, BACKENDS),
+            ("--precision", self.precision, PRECISIONS),
+        ):
+            if name not in known:
+                raise UsageError(f"{flag} {name}: expected one of {', '.join(known)}")
         for flag, given in (
             ("--slurm-set", self.slurm_set),
             ("--snapshot", self.snapshot),

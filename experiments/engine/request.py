@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.engine.cells import BACKENDS, SAMPLERS, Cell, Task
+from experiments.engine.cells import BACKENDS, PRECISIONS, SAMPLERS, USUAL, Cell, Task
 from experiments.engine.errors import UsageError
 from experiments.engine.held_out_images import HeldOut, find_held_out
 from experiments.engine.keys import cell_key, digest, stage_key
@@ -126,15 +126,18 @@ def resolved(preset: Preset, cell: Cell) -> dict[str, Any]:
     """A cell's values, with the preset's where it leaves them open.
 
     Raises:
-        UsageError: a backend or sampler that there is not, or not together.
+        UsageError: a backend, sampler or precision that there is not, or not together.
     """
     values = cell.as_dict()
     values["features"] = values["features"] or preset.features
-    for name, known in (("backend", BACKENDS), ("sampler", SAMPLERS)):
+    choices = {"backend": BACKENDS, "sampler": SAMPLERS, "precision": PRECISIONS}
+    for name, known in choices.items():
         if values[name] not in known:
             raise UsageError(f"--{name} {values[name]}: expected one of {', '.join(known)}")
     if (values["backend"], values["sampler"]) == ("jax", "autoregressive"):
         raise UsageError("--backend jax: the autoregressive sampler needs --backend torch")
+    if values["precision"] != "float32" and values["backend"] == "jax":
+        raise UsageError("--precision bfloat16: needs --backend torch; JAX samples in float32")
     return values
 
 
@@ -171,11 +174,7 @@ def make_task(request: Request, cell: Cell) -> Task:
         code=code,
     )
     # Only where they are not the usual ones, so that further ones leave old keys as they are.
-    other = {
-        name: values[name]
-        for name, usual in (("backend", "torch"), ("sampler", "maskgit"))
-        if values[name] != usual
-    }
+    other = {name: values[name] for name, usual in USUAL.items() if values[name] != usual}
     tokens = stage_key(
         "tokens",
         transformer=sampler.identity,

@@ -163,6 +163,7 @@ def grid_protocol(options: SweepOptions, request: Request, tasks: Sequence[Task]
         "features": _all(task.cell["features"] for task in tasks),
         "reference": _all(request.sides[task.cell["features"]].reference for task in tasks),
         "backend": _all(task.cell["backend"] for task in tasks),
+        "precision": _all(task.cell["precision"] for task in tasks),
         "num_samples": options.num_samples or preset.num_samples,
         "choice_temperature": options.choice_temperature,
         "num_tokens": preset.num_tokens,

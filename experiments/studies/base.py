@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.engine.cells import Cell, Outcome, Task
+from experiments.engine.cells import USUAL, Cell, Outcome, Task
 from experiments.engine.compute import SamplerComputer, library_versions
 from experiments.engine.fingerprint import fingerprint
 from experiments.engine.grid import grid_json
@@ -189,7 +189,7 @@ class Context:
         return library_versions()
 
     def _cell(self, sampler: str) -> dict[str, Any]:
-        return {"sampler": sampler, "schedule": SCHEDULE, "backend": "torch"}
+        return {**USUAL, "sampler": sampler, "schedule": SCHEDULE}
 
 
 class StudyComputer:
@@ -233,6 +233,12 @@ def make_study(
     """
     from experiments.engine.errors import UsageError
 
+    for name in ("backend", "precision"):
+        value, usual = getattr(options, name), USUAL[name]
+        if value != usual:
+            raise UsageError(
+                f"--{name} {value}: {experiment} takes {usual} only; ablate_schedule takes others"
+            )
     if options.slurm is None:  # else it is the device of another machine
         check_device(options.device)
     kinds = ["maskgit", *(["autoregressive"] if autoregressive else [])]

@@ -1,6 +1,8 @@
 """Cells of the JAX backend and of the autoregressive sampler, beside those of the usual kind."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,13 @@ from experiments.engine.compute import SamplerComputer
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import autoregressive_cells, sampler_cells
 from experiments.engine.request import make_task, resolve
+
+
+def bfloat16_runs():
+    """In a process of its own: some virtual machines announce instructions and then refuse them."""
+    words = "import torch; x = torch.ones(512, 512).bfloat16(); x @ x.T"
+    return subprocess.run([sys.executable, "-c", words], capture_output=True).returncode == 0
+
 
 GRID = ("--T", "3", "--schedules", "cosine,linear", "--num-samples", "21")
 
@@ -45,6 +54,8 @@ def test_a_sampler_and_a_backend_that_do_not_go_together_are_refused(weights):
         (usual(backend="jax", sampler="autoregressive"), "needs --backend torch"),
         (usual(backend="tpu"), "expected one of torch, jax"),
         (usual(sampler="gibbs"), "expected one of maskgit, autoregressive"),
+        (usual(precision="float16"), "expected one of float32, bfloat16"),
+        (usual(backend="jax", precision="bfloat16"), "needs --backend torch"),
     ):
         with pytest.raises(UsageError, match=says):
             resolve([cell], ["fid"], weights=weights)
@@ -128,6 +139,46 @@ def test_a_folder_without_the_baseline_is_one_line(weights):
     with pytest.raises(Missing, match="autoregressive") as caught:
         resolve(cells, ["fid"], weights=weights)
     assert "\n" not in str(caught.value)
+
+
+# ---- bfloat16 ------------------------------------------------------------------------------------
+
+
+def test_a_precision_draws_other_tokens_of_the_same_likelihood(weights):
+    first, second = tasks([usual(), usual(precision="bfloat16")], weights)
+    assert first.spec.tokens != second.spec.tokens
+    assert first.spec.likelihood == second.spec.likelihood
+    assert "precision" not in first.label
+    assert "precision=bfloat16" in second.label
+
+
+@pytest.mark.skipif(not bfloat16_runs(), reason="no bfloat16 products on this processor")
+def test_bfloat16_samples_and_measures_in_float32(run, tmp_path):
+    grid = ("--T", "3", "--schedules", "cosine", "--num-samples", "20")
+    results, texts = [], []
+    for precision in ("float32", "bfloat16"):
+        code, _, err = run(*grid, "--precision", precision)
+        assert code == 0, err
+        path = next((tmp_path / "run").glob("stages/tokens/*.npy"))
+        assert np.load(path).dtype == np.uint16
+        texts.append((tmp_path / "run/report/report.md").read_text())
+        for path in (tmp_path / "run").glob("cells/*/result.json"):
+            result = json.loads(path.read_text())
+            if result["cell"]["precision"] == precision:
+                results.append(result)
+    first, second = results
+    assert first["metrics"]["fid"] != second["metrics"]["fid"]
+    assert first["metrics"]["nll"] == second["metrics"]["nll"]  # the network's own, in float32
+    assert ["--precision bfloat16" in text for text in texts] == [False, True]
+
+
+def test_a_study_refuses_what_it_would_ignore(tmp_path):
+    from experiments.panorama import Options, run
+
+    for change in ({"precision": "bfloat16"}, {"backend": "jax"}):
+        with pytest.raises(UsageError, match=r"takes (float32|torch) only"):
+            run(Options(out=tmp_path / "out", **change))
+    assert not (tmp_path / "out").exists()
 
 
 # ---- JAX -----------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ def test_the_controller_restarts(on_cluster, code, profile, tmp_path):
     payload, work = request(run, 8, 12.0)  # squeue takes ten seconds to give up
     submission = submit(payload, work, run, profile("max_array=4"), root=code)
     wait_for(lambda: len(held(run)) == 4)
+    wait_for_saved_state(on_cluster, submission.job)
     on_cluster.kill_controller()
     found = collect(submission)
     assert {s.state for s in found} == {"unknown"}
@@ -72,6 +73,15 @@ def test_a_controller_that_forgot_everything(on_cluster, code, profile, tmp_path
     wait_until_done(on_cluster, again)
     assert_sound(run, 8, tmp_path)
     assert_sound(other, 4, tmp_path / "2")
+
+
+def wait_for_saved_state(cluster, job):
+    """The controller writes its jobs down some seconds late; those it has not, it ends as orphans
+    when it comes back, which is the next test's fault and not this one's."""
+    state = cluster.folder / "state" / "job_state"
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    cluster.run("scontrol", "update", f"JobId={job}", "Comment=save")  # has the jobs saved
+    wait_for(lambda: state.exists() and state.stat().st_mtime_ns > before, 30, cluster)
 
 
 def power_cut(cluster):
