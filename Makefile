@@ -30,9 +30,9 @@ test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slurm' tests
 	$(MAKE) test-slurm
 
-# On a real SLURM of virtual nodes, which the tests start (root and Debian's packages, else skipped).
+# On real SLURMs of virtual nodes, which the tests start (root and Debian's packages, else skipped).
 test-slurm: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slurm tests
 
 lint: setup
 	$(BIN)/ruff check .

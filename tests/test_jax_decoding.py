@@ -258,14 +258,15 @@ def test_images_are_those_of_torch():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", PAPER_SCHEDULES)
-def test_of_a_thousand_embedded_images_999_tokens_in_1000_are_those_of_torch(schedule):
+def test_of_embedded_images_999_tokens_in_1000_are_those_of_torch(schedule):
+    """Of 1,000 images too: docs/jax.md has the command."""
     from maskgit.jax.agreement import compare
 
     path = zoo_path(f"transformer-{schedule}")
     ours, theirs = checkpoints.load_transformer(path), maskgit.jax.load_transformer(path)
     for steps in (8, 12):
-        found = compare(ours, theirs, steps=steps, schedule=schedule, images=1000)
-        assert found.tokens == 64_000
+        found = compare(ours, theirs, steps=steps, schedule=schedule, images=300)
+        assert found.tokens == 19_200
         assert found.share >= 0.999, (steps, found)
         assert found.logits <= 1e-4
 

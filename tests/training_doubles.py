@@ -37,7 +37,7 @@ def make_folder(root, per_class=4, split="train", size=(40, 30), classes=None):
     return root
 
 
-def tiny_preset(dropout=0.1, batch=6, **loss):
+def tiny_preset(dropout=0.1, batch=6, rate=3e-3, **loss):
     """8x8 images, 16 tokens of 16 codes, three classes, networks of a few thousand parameters."""
     base = get_preset("embedded")
     return replace(
@@ -46,10 +46,10 @@ def tiny_preset(dropout=0.1, batch=6, **loss):
         image_size=8,
         tokenizer=TokenizerConfig(1, 8, (1, 1), 1, 16, 4, 4),
         tokenizer_loss=TokenizerLoss(perceptual=0.0, **({"adversarial": 0.0} | loss)),
-        tokenizer_training=Optimisation(STEPS, batch, 3e-3, warmup_steps=2, ema=0.9),
+        tokenizer_training=Optimisation(STEPS, batch, rate, warmup_steps=2, ema=0.9),
         transformer=TransformerShape(16, 2, 2, 32, dropout=dropout),
         transformer_training=Optimisation(
-            STEPS, batch, 3e-3, warmup_steps=2, ema=0.9, decay="cosine"
+            STEPS, batch, rate, warmup_steps=2, ema=0.9, decay="cosine"
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -59,7 +60,10 @@ def free_ports(count: int) -> int:
     Raises:
         OSError: there is no such run of ports.
     """
-    for first in range(17000, 30000, count):
+    # Two clusters that start at the same moment begin to look in different places.
+    places = range(17000, 30000 - count, count)
+    begin = os.getpid() % len(places)
+    for first in (*places[begin:], *places[:begin]):
         taken = False
         for port in range(first, first + count):
             with socket.socket() as probe:
