@@ -4,7 +4,8 @@
     python benchmarks/summary.py --check      # exit code 1 if the document is not what they say
 
 The document's text is written by hand; between `<!-- NAME -->` and `<!-- /NAME -->` stands what
-this makes of benchmarks/results/*.json.
+this makes of benchmarks/results/*-cpu.json, and between `<!-- NAME-amd -->` and `<!-- /NAME-amd -->`
+what it makes of *-amd.json, of a second machine.
 """
 
 from __future__ import annotations
@@ -26,18 +27,22 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 PICTURE = "performance-roofline.png"
 Files = dict[str, dict[str, Any]]
 BLOCK = re.compile(r"<!-- ([a-z-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+NAMES = ("sampling", "precision", "training", "grid", "peers")
+SECOND = "amd"  # the ending of a second machine's files and blocks
 # The paper's ablation in full: Table 3's schedules, T of Figure 8, samples of a FID, seeds.
 STEPS, SAMPLES, SEEDS = range(4, 61), 50_000, 3
 # Of GPUs, from data sheets (maskgit.training.cost), and a share of it that is assumed.
 GPU, UTILISATION = "h200", 0.4
 
 
-def load(folder: Path = RESULTS) -> Files:
-    """The result files by what they are of: sampling, training, ..."""
-    names = ("sampling", "precision", "training", "grid", "peers")
+def load(folder: Path = RESULTS, ending: str = "cpu") -> Files:
+    """The result files by what they are of: sampling, training, ...; of a second machine those
+    that are there."""
     found = {}
-    for name in names:
-        path = folder / f"{name}-cpu.json"
+    for name in NAMES:
+        path = folder / f"{name}-{ending}.json"
+        if ending != "cpu" and not path.is_file():
+            continue
         if not path.is_file():
             fail(f"{path}: not there; `python benchmarks/{name}.py --out {path}` makes it")
         found[name] = json.loads(path.read_text())
@@ -178,8 +183,9 @@ def targets(files: Files) -> str:
     """Targets that this machine can answer, met or missed."""
     from benchmarks import grid, peers, sampling, training
 
-    said = sampling.targets(files["sampling"]["rows"]) + peers.targets(files["peers"]["rows"])
-    said += grid.targets(files["grid"]["rows"]) + training.targets(files["training"]["rows"])
+    modules = {"sampling": sampling, "peers": peers, "grid": grid, "training": training}
+    present = [name for name in modules if name in files]
+    said = [text for name in present for text in modules[name].targets(files[name]["rows"])]
     return "\n".join(f"- {text}" for text in said)
 
 
@@ -227,7 +233,7 @@ def _decoder_gflops(both: Row, sampled: Row) -> float:
     return more / (statistics.median(both["seconds"]) - statistics.median(sampled["seconds"]))
 
 
-BLOCKS: dict[str, Callable[[Files], str]] = {
+OF_A_MACHINE: dict[str, Callable[[Files], str]] = {
     "machine": machine,
     "rates": rates,
     "targets": targets,
@@ -238,10 +244,12 @@ BLOCKS: dict[str, Callable[[Files], str]] = {
     "grid": grid,
     "ablation": ablation,
 }
+SHORT = ("machine", "rates", "targets", "sampling", "precision", "peers")  # of the second machine
+BLOCKS = (*OF_A_MACHINE, *(f"{name}-{SECOND}" for name in SHORT))
 
 
-def filled(text: str, files: Files) -> str:
-    """The document with every block made anew.
+def filled(text: str, files: Files, second: Files) -> str:
+    """The document with every block made anew, from the files of both machines.
 
     A block that is not in BLOCKS, or one of those that is missing, is an error of one line.
     """
@@ -250,7 +258,9 @@ def filled(text: str, files: Files) -> str:
         fail(f"{DOCUMENT.name}: blocks {', '.join(names)}; expected {', '.join(BLOCKS)}")
 
     def block(match: re.Match[str]) -> str:
-        return f"<!-- {match[1]} -->\n{BLOCKS[match[1]](files)}\n<!-- /{match[1]} -->"
+        name, _, ending = match[1].partition("-")
+        made = OF_A_MACHINE[name](second if ending else files)
+        return f"<!-- {match[1]} -->\n{made}\n<!-- /{match[1]} -->"
 
     return BLOCK.sub(block, text)
 
@@ -265,7 +275,7 @@ def main() -> int:
         fail(f"--docs {flags.docs}: no such file")
     files = load()
     before = flags.docs.read_text()
-    after = filled(before, files)
+    after = filled(before, files, load(ending=SECOND))
     if flags.check:
         if before != after:
             print(f"{flags.docs}: stale; run python benchmarks/summary.py", file=sys.stderr)
