@@ -18,8 +18,8 @@ from training_doubles import read_log, recorded, tiny_preset, worker
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["training_doubles"])
 
-# Adam's first steps have the length of the rate whatever the gradient, so where a gradient is near 0
-# rounding decides on the sign. Slices round in another way; a small rate keeps that small.
+# Adam's first steps have the length of the rate whatever the gradient, so where a gradient is near
+# 0 rounding decides on the sign. Slices round in another way; a small rate keeps that small.
 RATE = 3e-5
 GAN = {"adversarial": 0.1, "rate": RATE}
 UNEVEN = {"batch": 7, "rate": RATE}
