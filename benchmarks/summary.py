@@ -4,8 +4,8 @@
     python benchmarks/summary.py --check      # exit code 1 if the document is not what they say
 
 The document's text is written by hand; between `<!-- NAME -->` and `<!-- /NAME -->` stands what
-this makes of benchmarks/results/*-cpu.json; where NAME ends with -amd, of *-amd.json, the files of a
-second machine.
+this makes of benchmarks/results/*-cpu.json; where NAME ends with -amd, of *-amd.json, the files of
+a second machine.
 """
 
 from __future__ import annotations
