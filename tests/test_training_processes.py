@@ -15,6 +15,8 @@ import pytest
 import torch
 from training_doubles import read_log, recorded, tiny_preset, worker
 
+from maskgit.training.loop import Trainer
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["training_doubles"])
 
@@ -177,6 +179,31 @@ def test_a_killed_run_goes_on_with_identical_losses(tmp_path, kind, preset):
     assert {**before, **after} == expected
     assert all(torch.equal(resumed[name], value) for name, value in weights.items())
     assert not (cut / ".checkpoint.pt.999").exists()
+
+
+def test_the_curve_is_on_disk_before_the_checkpoint_that_follows_it(tmp_path, monkeypatch):
+    """Or a kill between the two would leave a gap: a run that goes on logs later steps only."""
+    waiting, written, saved = [], [], []
+
+    class Lazy:
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, name, value, step):
+            waiting.append((name, step))
+
+        def flush(self):
+            written.extend(waiting)
+            waiting.clear()
+
+        close = flush
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Lazy)
+    monkeypatch.setattr(Trainer, "save", lambda _, step: saved.append((step, tuple(written))))
+    recorded("transformer", tmp_path)
+    assert [step for step, _ in saved] == [3, 6, 8]
+    for step, found in saved:
+        assert [at for name, at in found if name == "loss"] == list(range(1, step + 1))
 
 
 def test_recomputed_activations_give_the_same_losses(tmp_path):

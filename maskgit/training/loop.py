@@ -306,6 +306,8 @@ class Trainer:
                     shown = ", ".join(f"{k} {v:.4f}" for k, v in results.items())
                     print(f"step {step + 1}/{total}: {shown}", file=sys.stderr, flush=True)
             if due["checkpoint"]:
+                if writer is not None:
+                    writer.flush()  # a run that goes on from here does not log these steps again
                 self.save(step + 1)
             if options.stop_at == step + 1:
                 break

@@ -64,7 +64,8 @@ def losses(folder):
     (folder,) = folder.glob("embedded/*/tensorboard")
     for file in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime):
         events = EventAccumulator(str(file)).Reload()
-        found |= {event.step: event.value for event in events.Scalars("loss")}
+        if "loss" in events.Tags()["scalars"]:  # else killed before its first checkpoint
+            found |= {event.step: event.value for event in events.Scalars("loss")}
     return found
 
 
