@@ -101,8 +101,8 @@ class Attention(nn.Module):
         """
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        half = qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu"
-        if half and not torch.is_grad_enabled():
+        dtype = qkv.dtype
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
             qkv = qkv.float()  # faster on a CPU (benchmarks/NOTES.md), and more exact
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(
@@ -112,7 +112,7 @@ class Attention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=self.causal,
         )
-        mixed = mixed.transpose(1, 2).reshape(batch, length, width).to(x.dtype)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, width).to(dtype)
         return self.out(mixed if rows is None else mixed.view(-1, width)[rows], plus)
 
 

@@ -84,6 +84,7 @@ def test_other_kinds_go_the_plain_way(kind):
 
 
 @pytest.mark.skipif(not maskgit.linear._BFLOAT16, reason="no bfloat16 products")
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize(("ours", "plain"), [(linear, F.linear), (linear_gelu, plain_gelu)])
 def test_bfloat16_without_gradients_rounds_once(ours, plain):
     x, weight, bias = (tensor.detach().bfloat16() for tensor in inputs(64, 96))

@@ -42,8 +42,8 @@ class Cell:
         return asdict(self)
 
 
-# What a cell has unless it is asked for something else.
-USUAL = {"backend": "torch", "sampler": "maskgit", "precision": "float32"}
+# What a cell has of these unless it is asked for something else.
+USUAL: dict[str, str] = {name: getattr(Cell, name) for name in ("backend", "sampler", "precision")}
 
 
 @dataclass(frozen=True)

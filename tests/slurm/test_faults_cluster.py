@@ -76,8 +76,8 @@ def test_a_controller_that_forgot_everything(on_cluster, code, profile, tmp_path
 
 
 def wait_for_saved_state(cluster, job):
-    """The controller writes its jobs down some seconds late; those it has not, it ends as orphans
-    when it comes back, which is the next test's fault and not this one's."""
+    """The controller writes its jobs down some seconds late. Killed before that, it comes back with
+    an older state and ends them as orphans, as in the test after this one."""
     state = cluster.folder / "state" / "job_state"
     before = state.stat().st_mtime_ns if state.exists() else 0
     cluster.run("scontrol", "update", f"JobId={job}", "Comment=save")  # has the jobs saved
