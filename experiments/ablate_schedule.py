@@ -61,6 +61,7 @@ def run(options: Options) -> int:
         features=options.features or preset.features,
         backend=options.backend,
         precision=options.precision,
+        mode=options.mode,
     )
     return run_sweep(NAME, options, cells)
 

@@ -18,7 +18,7 @@ product gives a row the same bits whatever the other rows are, except when there
 (measured: one with oneDNN, up to 27 with MKL and many threads), so products here always have at
 least `MIN_ROWS` rows, and those of masked positions a multiple of `ROW_MULTIPLE`. On a CPU in
 float32 the tokens are then the same for any batch size and number of threads, which
-tests/test_decoding.py checks; on a GPU this is not promised.
+tests/test_decoding.py checks; on a GPU, or compiled (`maskgit.compiled`), this is not promised.
 
 Three savings are exact. Images that start fully masked share the first forward of their class. The
 last layer and the head are computed at masked positions only. An image with one token left repeats
@@ -238,6 +238,8 @@ def _code_logits(transformer: Transformer, inputs: Tensor, positions: Tensor) ->
 
     Rows are added and dropped again so that no product has too few (see the module's docstring).
     """
+    if transformer.program is not None:
+        return transformer.program(inputs, positions).float()
     wanted = len(positions)
     few = MIN_ROWS - inputs.numel()
     if few > 0:

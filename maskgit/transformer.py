@@ -17,6 +17,7 @@ the last entry. A sequence is the class followed by the grid's tokens in raster 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -159,6 +160,8 @@ class Transformer(nn.Module):
         self.head_dense = LinearGelu(config.width, config.width)
         self.head_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.head_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        # Instead of `hidden` and `code_logits` in `maskgit.decoding`; see `maskgit.compiled`.
+        self.program: Callable[[Tensor, Tensor], Tensor] | None = None
         self.apply(_initialise)
 
     def hidden(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:

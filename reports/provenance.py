@@ -55,7 +55,7 @@ def command(data: ScheduleData) -> str:
     words += [f"--choice-temperature {value:g}" for value in sorted(temperatures)]
     # The embedded benchmark's command is short: what its preset has anyway is not repeated.
     usual = {"features": USUAL_FEATURES.get(data.run.preset, "")}
-    usual |= {"backend": "torch", "precision": "float32"}
+    usual |= {"backend": "torch", "precision": "float32", "mode": "eager"}
     for name, value in usual.items():
         others = {str(cell[name]) for cell in cells if name in cell} - {value}
         words += [f"--{name} {other}" for other in sorted(others)]

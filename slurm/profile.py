@@ -30,7 +30,8 @@ class Profile:
     """One kind of job. Everything but the name may stand in the file; the rest has defaults.
 
     Keys of SLURM, as sbatch's flags: partition, account, qos, constraint, mem, time, nodes. Ours:
-    gpus and cpus (of each task), tasks_per_node (training starts a process per GPU), max_array
+    gpus and cpus (of each task), workers_per_gpu (processes of a sweep that share one, so that one
+    samples while the other measures), tasks_per_node (training starts a process per GPU), max_array
     (most tasks of one array), array_parallelism (most of them at a time), shard_hours (work in one
     shard, when the time of a forward is known), seconds_per_forward (of one image, measured on
     this hardware), setup (shell lines before the job), python (interpreter), container (words put
@@ -43,6 +44,7 @@ class Profile:
     qos: str | None = None
     constraint: str | None = None
     gpus: int = 0
+    workers_per_gpu: int = 2
     cpus: int = 4
     mem: str = "16G"
     time: str = "04:00:00"

@@ -17,6 +17,7 @@ class Cell:
     sampler: "autoregressive" draws one token after the other; schedule and choice_temperature then
         mean nothing, and steps is the number of tokens (see `grid.autoregressive_cells`).
     precision: of the transformer while it samples; logits are float32 before a token is drawn.
+    mode: how its forwards run, see `maskgit.compiled`.
     """
 
     experiment: str
@@ -31,6 +32,7 @@ class Cell:
     backend: str = "torch"
     sampler: str = "maskgit"
     precision: str = "float32"
+    mode: str = "eager"
 
     def __post_init__(self) -> None:
         # 4 and 4.0 are one temperature, so they must be one key.
@@ -43,7 +45,9 @@ class Cell:
 
 
 # What a cell has of these unless it is asked for something else.
-USUAL: dict[str, str] = {name: getattr(Cell, name) for name in ("backend", "sampler", "precision")}
+USUAL: dict[str, str] = {
+    name: getattr(Cell, name) for name in ("backend", "sampler", "precision", "mode")
+}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.engine.cells import Outcome, Task
+from experiments.engine.cells import USUAL, Outcome, Task
 from experiments.engine.keys import digest
 from experiments.engine.labels import labels_of, shown_samples
 from experiments.engine.networks import give_back
@@ -117,7 +117,7 @@ class SamplerComputer:
         """
         backend = backend or cell["backend"]
         network = self.request.network(cell)
-        identity = digest([network.identity, cell["precision"]])
+        identity = digest([network.identity, cell["precision"], cell["mode"]])
         if self._samplers.get(backend, ("",))[0] != identity:
             self._samplers.pop(backend, None)
             self._samplers[backend] = identity, self._load(cell, backend, network.path)
@@ -139,7 +139,10 @@ class SamplerComputer:
             from maskgit.jax import load_transformer
 
             return load_transformer(path, num_codes=codes)
-        return checkpoints.load_transformer(path, num_codes=codes).to(**place).eval()
+        from experiments.engine.sampling import compile_for_sampling
+
+        transformer = checkpoints.load_transformer(path, num_codes=codes).to(**place).eval()
+        return compile_for_sampling(transformer, cell["mode"])
 
     def tokenizer(self, backend: str = "torch") -> Any:
         """The tokenizer, loaded at its first use."""
@@ -311,7 +314,7 @@ class SamplerComputer:
                 lambda: encode_images(self.tokenizer(), held_out.batches()),
             )
             value, masked = negative_log_likelihood(
-                self.sampler({**cell, "precision": "float32"}, "torch"),
+                self.sampler({**cell, **USUAL}, "torch"),
                 cell["schedule"],
                 tokens,
                 np.array(held_out.labels, np.int64),

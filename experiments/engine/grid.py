@@ -89,6 +89,7 @@ def sampler_cells(
     features: str = "",
     backend: str = "torch",
     precision: str = "float32",
+    mode: str = "eager",
 ) -> list[Cell]:
     """Every combination of schedule, number of steps and seed, in this order.
 
@@ -107,6 +108,7 @@ def sampler_cells(
             features,
             backend,
             precision=precision,
+            mode=mode,
         )
         for schedule, step, seed in product(schedules, steps, seeds)
     ]

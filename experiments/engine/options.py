@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from experiments.engine.cells import BACKENDS, PRECISIONS
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers, parse_names
+from maskgit.compiled import MODES, check_mode
 
 if TYPE_CHECKING:
     from slurm.profile import Profile
 
 METRICS = ("fid", "is", "precision", "recall", "kid", "nll")
 MAX_WORKERS = 8  # by default; each holds the networks in memory
+GPU_WORKERS = 2  # per GPU: while one measures, which is the CPU's work, the other samples
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,20 @@ class SweepOptions:
     precision: str = "float32"
     """Of the transformer while it samples: float32, or bfloat16, which is faster on a GPU and draws
     other samples. Pixels and measures stay float32."""
+    mode: str = "eager"
+    """How its forwards run: eager, or compiled, graphs (CUDA graphs) or autotuned, which are
+    torch's compiler, need a C++ compiler, and draw other samples (maskgit/compiled.py)."""
     out: Path | None = None
     """Folder of the run; the report then goes to its report/. Default: runs/ and reports/out/."""
     stages: Path | None = None
     """Folder whose kept tokens and features are used and added to. Default: that of --out."""
     workers: int | None = None
-    """Processes; 0 computes in this one. Default: one per GPU, or per core up to 8 for small
-    networks; one for large ones, which use all cores, and for JAX."""
+    """Processes; 0 computes in this one. Default: two per GPU, so that one samples while the other
+    measures (1 where a GPU takes one process only); or one per core up to 8 for small networks, one
+    for large ones, which use all cores, and for JAX."""
     batch_size: int | None = None
-    """Images in one forward. Changes the speed, never a sample. Default: what suits the device."""
+    """Images in one forward. Changes the speed, and in --mode eager on a CPU never a sample.
+    Default: what suits the device."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:0; auto takes a GPU if there is one."""
     dry_run: bool = False
@@ -101,6 +108,7 @@ class SweepOptions:
         for flag, name, known in (
             ("--backend", self.backend, BACKENDS),
             ("--precision", self.precision, PRECISIONS),
+            ("--mode", self.mode, MODES),
         ):
             if name not in known:
                 raise UsageError(f"{flag} {name}: expected one of {', '.join(known)}")
@@ -114,6 +122,8 @@ class SweepOptions:
                 raise UsageError(f"{flag}: only with --slurm PROFILE")
         if self.slurm is not None:
             self.slurm_profile()
+        else:
+            check_mode(self.mode)
         for flag, folder in (("--weights-dir", self.weights_dir), ("--data", self.data)):
             if folder is not None and not folder.is_dir():
                 raise UsageError(f"{flag} {folder}: no such folder")

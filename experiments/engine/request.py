@@ -21,6 +21,7 @@ from experiments.engine.networks import (
 from experiments.engine.reasons import MISSING
 from experiments.engine.sides import Side, find_side
 from experiments.engine.stage_code import code_fingerprints
+from maskgit.compiled import MODES
 
 if TYPE_CHECKING:
     from maskgit.presets import Preset
@@ -126,11 +127,12 @@ def resolved(preset: Preset, cell: Cell) -> dict[str, Any]:
     """A cell's values, with the preset's where it leaves them open.
 
     Raises:
-        UsageError: a backend, sampler or precision that there is not, or not together.
+        UsageError: a backend, sampler, precision or mode that there is not, or not together.
     """
     values = cell.as_dict()
     values["features"] = values["features"] or preset.features
-    choices = {"backend": BACKENDS, "sampler": SAMPLERS, "precision": PRECISIONS}
+    choices: dict[str, tuple[str, ...]] = {"backend": BACKENDS, "sampler": SAMPLERS}
+    choices |= {"precision": PRECISIONS, "mode": MODES}
     for name, known in choices.items():
         if values[name] not in known:
             raise UsageError(f"--{name} {values[name]}: expected one of {', '.join(known)}")
@@ -138,6 +140,8 @@ def resolved(preset: Preset, cell: Cell) -> dict[str, Any]:
         raise UsageError("--backend jax: the autoregressive sampler needs --backend torch")
     if values["precision"] != "float32" and values["backend"] == "jax":
         raise UsageError("--precision bfloat16: needs --backend torch; JAX samples in float32")
+    if values["mode"] != "eager" and (values["backend"], values["sampler"]) != ("torch", "maskgit"):
+        raise UsageError(f"--mode {values['mode']}: only for MaskGIT's sampler in --backend torch")
     return values
 
 

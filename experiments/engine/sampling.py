@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.engine.labels import labels_of
+from maskgit.compiled import compile_for_sampling as compile_for_sampling
 from maskgit.decoding import generate
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from experiments.engine.cells import Cell, Task
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import grid_json, write_grid
 from experiments.engine.lease import Leases
-from experiments.engine.options import MAX_WORKERS, SweepOptions
+from experiments.engine.options import GPU_WORKERS, MAX_WORKERS, SweepOptions
 from experiments.engine.progress import Progress, clock
 from experiments.engine.remote import run_on_slurm, stop_if_preparing
 from experiments.engine.runner import Runner, Summary, split_done
@@ -164,6 +164,7 @@ def grid_protocol(options: SweepOptions, request: Request, tasks: Sequence[Task]
         "reference": _all(request.sides[task.cell["features"]].reference for task in tasks),
         "backend": _all(task.cell["backend"] for task in tasks),
         "precision": _all(task.cell["precision"] for task in tasks),
+        "mode": _all(task.cell["mode"] for task in tasks),
         "num_samples": options.num_samples or preset.num_samples,
         "choice_temperature": options.choice_temperature,
         "num_tokens": preset.num_tokens,
@@ -197,7 +198,7 @@ def _all(values: Iterable[str]) -> str:
 
 
 def default_workers(options: SweepOptions, request: Request) -> int:
-    """--workers; or one per GPU; or one per core up to a few, but one for large networks and JAX.
+    """--workers; or two per GPU; or one per core up to a few, but one for large networks and JAX.
 
     A large network uses all cores by itself, and each worker would hold a copy of it.
     """
@@ -210,7 +211,8 @@ def default_workers(options: SweepOptions, request: Request) -> int:
     if resolve_device(options.device).startswith("cuda"):
         import torch
 
-        return torch.cuda.device_count() if options.device in ("auto", "cuda") else 1
+        gpus = torch.cuda.device_count() if options.device in ("auto", "cuda") else 1
+        return GPU_WORKERS * gpus
     if max(network.bytes for network in request.networks.values()) > LARGE:
         return 1
     return min(available_cores(), MAX_WORKERS)

@@ -233,7 +233,7 @@ def make_study(
     """
     from experiments.engine.errors import UsageError
 
-    for name in ("backend", "precision"):
+    for name in ("backend", "precision", "mode"):
         value, usual = getattr(options, name), USUAL[name]
         if value != usual:
             raise UsageError(

@@ -1,6 +1,7 @@
 """Cells of the JAX backend and of the autoregressive sampler, beside those of the usual kind."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -47,6 +48,9 @@ def test_a_sampler_and_a_backend_that_do_not_go_together_are_refused(weights):
         (usual(sampler="gibbs"), "expected one of maskgit, autoregressive"),
         (usual(precision="float16"), "expected one of float32, bfloat16"),
         (usual(backend="jax", precision="bfloat16"), "needs --backend torch"),
+        (usual(mode="fast"), "expected one of eager, compiled, graphs, autotuned"),
+        (usual(backend="jax", mode="graphs"), "--mode graphs: only for MaskGIT's sampler"),
+        (usual(sampler="autoregressive", mode="compiled"), "--mode compiled: only for MaskGIT's"),
     ):
         with pytest.raises(UsageError, match=says):
             resolve([cell], ["fid"], weights=weights)
@@ -163,10 +167,44 @@ def test_bfloat16_samples_and_measures_in_float32(run, tmp_path):
 def test_a_study_refuses_what_it_would_ignore(tmp_path):
     from experiments.panorama import Options, run
 
-    for change in ({"precision": "bfloat16"}, {"backend": "jax"}):
-        with pytest.raises(UsageError, match=r"takes (float32|torch) only"):
+    for change in ({"precision": "bfloat16"}, {"backend": "jax"}, {"mode": "graphs"}):
+        with pytest.raises(UsageError, match=r"takes (float32|torch|eager) only"):
             run(Options(out=tmp_path / "out", **change))
     assert not (tmp_path / "out").exists()
+
+
+# ---- torch.compile -------------------------------------------------------------------------------
+
+
+def test_a_mode_is_a_part_of_the_tokens_key_and_not_of_the_likelihoods(weights):
+    first, second = tasks([usual(), usual(mode="graphs")], weights)
+    assert first.spec.tokens != second.spec.tokens
+    assert first.spec.likelihood == second.spec.likelihood
+    assert "mode" not in first.label
+    assert "mode=graphs" in second.label
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+@pytest.mark.parametrize("mode", ["compiled", "graphs"])
+def test_a_compiled_sweep_measures_nearly_the_same(run, tmp_path, mode):
+    grid = ("--T", "3", "--schedules", "cosine", "--num-samples", "20", "--metrics", "fid,nll")
+    for words in ((), ("--mode", mode, "--workers", "0")):
+        code, _, err = run(*grid, *words)
+        assert code == 0, err
+    report = (tmp_path / "run/report/report.md").read_text()
+    assert f"--mode {mode}" in report
+    paths = (tmp_path / "run").glob("cells/*/result.json")
+    found = {r["cell"]["mode"]: r["metrics"] for r in (json.loads(p.read_text()) for p in paths)}
+    assert found[mode]["nll"] == found["eager"]["nll"]
+    assert found[mode]["fid"]["value"] == pytest.approx(found["eager"]["fid"]["value"], rel=0.05)
+
+
+def test_without_a_compiler_a_mode_is_one_line(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("maskgit.compiled.shutil.which", lambda name: None)
+    code, _, err = run("--T", "3", "--mode", "compiled")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "mode compiled: needs a C++ compiler" in err
+    assert not (tmp_path / "run").exists()
 
 
 # ---- JAX -----------------------------------------------------------------------------------------

@@ -304,6 +304,24 @@ def test_large_networks_get_one_worker_and_small_ones_the_cores(tiny, monkeypatc
     assert sweep.default_workers(SweepOptions(device="cpu"), request) == 1
 
 
+@pytest.mark.parametrize(("device", "count"), [("auto", 6), ("cuda", 6), ("cuda:1", 2)])
+def test_each_gpu_gets_two_workers(tiny, monkeypatch, device, count):
+    """One samples while the other measures."""
+    import torch
+
+    from experiments.engine import compute, sweep
+    from experiments.engine.cells import Cell
+    from experiments.engine.options import SweepOptions
+    from experiments.engine.request import resolve
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    request = resolve([Cell("e", "tiny", "cosine", 2, 0, 2)], ["fid"], weights=tiny)
+    assert sweep.default_workers(SweepOptions(device=device), request) == count
+    places = [compute.resolve_device(device, worker) for worker in range(count)]
+    assert {places.count(place) for place in places} == {2}
+
+
 def test_shown_samples_spread_over_the_classes():
     from experiments.engine.labels import shown_samples
 
