@@ -85,6 +85,9 @@ class Program:
         inputs = torch.cat((inputs, inputs[-1:].expand(more, -1)))
         # What a graph returned before is no longer wanted, and its memory may be written again.
         torch.compiler.cudagraph_mark_step_begin()
-        with torch._dynamo.config.patch(recompile_limit=PROGRAMS):
+        config = torch._dynamo.config
+        # torch 2.6 has the old name only.
+        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+        with config.patch({limit: PROGRAMS}):
             logits = self._forward(inputs)
         return logits.reshape(-1, self._codes)[positions]
