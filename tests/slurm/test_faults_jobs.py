@@ -11,7 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_doubles import assert_sound, ended, request, started, states, wait_for
+from slurm_doubles import (
+    assert_sound,
+    ended,
+    request,
+    started,
+    starts_log,
+    states,
+    wait_for,
+)
 
 from slurm import status
 from slurm.resubmit import missing_cells, resubmit
@@ -63,9 +71,10 @@ def wait_until_done(cluster, submission, seconds=90.0):
 
 def test_a_killed_worker_is_replaced(on_cluster, code, profile, tmp_path):
     run = tmp_path / "run"
-    payload, work = request(run, 6, 0.6)
+    payload, work = request(run, 6, 1.5)
     submission = submit(payload, work, run, profile("max_array=1"), root=code)
-    os.kill(wait_for(lambda: held(run))[0], signal.SIGKILL)
+    wait_for(starts_log(run).exists)  # a lease alone would be earlier than the work
+    os.kill(held(run)[0], signal.SIGKILL)
     wait_until_done(on_cluster, submission)
     assert submission.state(0)["attempt"] == 1
     assert sum(started(run).values()) == 7  # the killed one once more
