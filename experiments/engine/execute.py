@@ -8,6 +8,7 @@ from typing import Protocol
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.lease import Leases
 from experiments.engine.owner import host_id
+from experiments.engine.signals import undisturbed
 from experiments.engine.store import Store
 
 
@@ -64,7 +65,8 @@ def execute(
                     "host": host_id(),
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 }
-                store.publish(task, outcome, timing)
+                with undisturbed():  # the result and its line in the journal, or neither
+                    store.publish(task, outcome, timing)
             except Exception as error:
                 store.record_failure(task, one_line(error), traceback.format_exc())
                 return Reply("failed", one_line(error), time.monotonic() - began)

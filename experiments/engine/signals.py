@@ -2,6 +2,9 @@
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
@@ -49,3 +52,25 @@ class Stopper:
         """Raise `Interrupted` if a signal came while `held`."""
         if self.number:
             raise Interrupted(self.number)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a signal wait until the block has ended: for what must be done whole once it is begun.
+
+    In other threads than the main one, where Python runs no handlers, nothing is to be held back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

@@ -145,6 +145,24 @@ def test_a_held_signal_waits_for_the_check_and_a_second_one_changes_nothing():
     assert ended.value.exit_code == 130
 
 
+def test_a_signal_behind_the_result_waits_for_the_journal(store, monkeypatch):
+    forget = Store.forget_failure
+
+    def interrupted(self, item):  # between result.json and its line
+        os.kill(os.getpid(), signal.SIGTERM)
+        forget(self, item)
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(Store, "forget_failure", interrupted)
+    with pytest.raises(Interrupted) as ended:
+        run(store, tasks(3))
+    assert ended.value.exit_code == 143
+    assert len(list(store.root.rglob("result.json"))) == 1
+    assert len((store.root / "journal.jsonl").read_text().splitlines()) == 1
+    assert not list(store.root.rglob("lease"))
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
 def test_handlers_are_put_back():
     before = signal.getsignal(signal.SIGTERM)
     with Stopper():
