@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODES = ("eager", "compiled", "graphs", "autotuned")
 TORCH_MODES = {"graphs": "reduce-overhead", "autotuned": "max-autotune"}
-# One program for each power of two; torch gives up behind 8 unless told otherwise.
+# One program for each power of two, of all networks of a process; torch gives up behind 8.
 PROGRAMS = 64
 
 
@@ -52,17 +52,17 @@ def compile_for_sampling(transformer: Transformer, mode: str) -> Transformer:
     return transformer
 
 
-def check_mode(mode: str) -> None:
-    """Whether forwards can go that way here.
+def check_mode(mode: str, name: str = "mode") -> None:
+    """Whether forwards can go that way here. name: of the flag or argument, for the message.
 
     Raises:
         UsageError: they cannot.
     """
     if mode not in MODES:
-        raise UsageError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
+        raise UsageError(f"{name} {mode}: expected one of {', '.join(MODES)}")
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     if mode != "eager" and not any(shutil.which(name) for name in compilers if name):
-        raise UsageError(f"mode {mode}: needs a C++ compiler, such as g++; there is none on PATH")
+        raise UsageError(f"{name} {mode}: needs a C++ compiler, such as g++; there is none on PATH")
 
 
 class Program:
@@ -71,6 +71,10 @@ class Program:
     def __init__(self, transformer: Transformer, mode: str):
         import torch
 
+        # torch 2.6 has the old name only.
+        config = torch._dynamo.config
+        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+        setattr(config, limit, max(PROGRAMS, getattr(config, limit)))
         self._codes = transformer.config.num_codes
         self._forward = torch.compile(
             transformer.forward_codes, mode=TORCH_MODES[mode], dynamic=False, fullgraph=True
@@ -85,9 +89,5 @@ class Program:
         inputs = torch.cat((inputs, inputs[-1:].expand(more, -1)))
         # What a graph returned before is no longer wanted, and its memory may be written again.
         torch.compiler.cudagraph_mark_step_begin()
-        config = torch._dynamo.config
-        # torch 2.6 has the old name only.
-        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-        with config.patch({limit: PROGRAMS}):
-            logits = self._forward(inputs)
+        logits = self._forward(inputs)
         return logits.reshape(-1, self._codes)[positions]

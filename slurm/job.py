@@ -87,7 +87,7 @@ def _run_shard(submission: Submission, number: int) -> dict[str, int]:
         store = Store(submission.run)
         store.prepare()
         write_state(submission, number, state="running")
-        workers = max(1, submission.profile["gpus"] * submission.profile.get("workers_per_gpu", 1))
+        workers = max(1, submission.profile["gpus"] * submission.profile["workers_per_gpu"])
         runner = Runner(computer, store, workers=workers, progress=Progress(sys.stderr))
         summary = runner.run(tasks, stopper)
     counts = {"done": summary.done, "cached": summary.cached, "failed": len(summary.failed)}

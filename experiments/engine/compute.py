@@ -71,6 +71,15 @@ def resolve_device(device: str, worker: int = 0) -> str:
     return device
 
 
+def gpu_count(device: str) -> int:
+    """How many GPUs the workers of a --device spread over; 0 for a CPU."""
+    import torch
+
+    if not resolve_device(device).startswith("cuda"):
+        return 0
+    return torch.cuda.device_count() if device in ("auto", "cuda") else 1
+
+
 @cache
 def library_versions(backend: str = "torch") -> dict[str, str]:
     """Versions of the libraries that compute."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.engine.cells import Task
-from experiments.engine.compute import SamplerComputer
+from experiments.engine.compute import SamplerComputer, gpu_count
 from experiments.engine.stages import Stages
 
 MEASURED_SECONDS = 1.0
@@ -98,4 +98,5 @@ def seconds_of(tasks: Sequence[Task], computer: SamplerComputer, workers: int) -
         missing = sum(not there for there in kept.values())
         held_out = len(computer.request.held_out)
         total += held_out * (missing * per_forward + (missing > 0) * per_image)
-    return total / max(1, min(workers, len(tasks)))
+    # Workers that share a GPU share its time, and what they gain by that was not measured.
+    return total / max(1, min(workers, len(tasks), gpu_count(computer.device) or workers))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from experiments.engine.cells import BACKENDS, PRECISIONS
 from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers, parse_names
-from maskgit.compiled import MODES, check_mode
+from maskgit.compiled import check_mode
 
 if TYPE_CHECKING:
     from slurm.profile import Profile
@@ -108,7 +108,6 @@ class SweepOptions:
         for flag, name, known in (
             ("--backend", self.backend, BACKENDS),
             ("--precision", self.precision, PRECISIONS),
-            ("--mode", self.mode, MODES),
         ):
             if name not in known:
                 raise UsageError(f"{flag} {name}: expected one of {', '.join(known)}")
@@ -120,10 +119,10 @@ class SweepOptions:
         ):
             if given and self.slurm is None:
                 raise UsageError(f"{flag}: only with --slurm PROFILE")
-        if self.slurm is not None:
+        if self.slurm is not None:  # the compiler is then looked for where the jobs run
             self.slurm_profile()
         else:
-            check_mode(self.mode)
+            check_mode(self.mode, "--mode")
         for flag, folder in (("--weights-dir", self.weights_dir), ("--data", self.data)):
             if folder is not None and not folder.is_dir():
                 raise UsageError(f"{flag} {folder}: no such folder")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.engine.labels import labels_of
+
+# Here, so that the fingerprint of the tokens' code covers it.
 from maskgit.compiled import compile_for_sampling as compile_for_sampling
 from maskgit.decoding import generate
 

@@ -202,16 +202,13 @@ def default_workers(options: SweepOptions, request: Request) -> int:
 
     A large network uses all cores by itself, and each worker would hold a copy of it.
     """
-    from experiments.engine.compute import available_cores, resolve_device
+    from experiments.engine.compute import available_cores, gpu_count
 
     if options.workers is not None:
         return options.workers
     if options.backend == "jax":
         return 1
-    if resolve_device(options.device).startswith("cuda"):
-        import torch
-
-        gpus = torch.cuda.device_count() if options.device in ("auto", "cuda") else 1
+    if gpus := gpu_count(options.device):
         return GPU_WORKERS * gpus
     if max(network.bytes for network in request.networks.values()) > LARGE:
         return 1

@@ -139,12 +139,13 @@ def test_a_folder_without_the_baseline_is_one_line(weights):
 # ---- bfloat16 ------------------------------------------------------------------------------------
 
 
-def test_a_precision_draws_other_tokens_of_the_same_likelihood(weights):
-    first, second = tasks([usual(), usual(precision="bfloat16")], weights)
+@pytest.mark.parametrize(("name", "value"), [("precision", "bfloat16"), ("mode", "graphs")])
+def test_other_roundings_are_other_tokens_of_the_same_likelihood(weights, name, value):
+    first, second = tasks([usual(), usual(**{name: value})], weights)
     assert first.spec.tokens != second.spec.tokens
     assert first.spec.likelihood == second.spec.likelihood
-    assert "precision" not in first.label
-    assert "precision=bfloat16" in second.label
+    assert name not in first.label
+    assert f"{name}={value}" in second.label
 
 
 @pytest.mark.usefixtures("bfloat16")
@@ -176,14 +177,6 @@ def test_a_study_refuses_what_it_would_ignore(tmp_path):
 # ---- torch.compile -------------------------------------------------------------------------------
 
 
-def test_a_mode_is_a_part_of_the_tokens_key_and_not_of_the_likelihoods(weights):
-    first, second = tasks([usual(), usual(mode="graphs")], weights)
-    assert first.spec.tokens != second.spec.tokens
-    assert first.spec.likelihood == second.spec.likelihood
-    assert "mode" not in first.label
-    assert "mode=graphs" in second.label
-
-
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 @pytest.mark.parametrize("mode", ["compiled", "graphs"])
 def test_a_compiled_sweep_measures_nearly_the_same(run, tmp_path, mode):
@@ -203,7 +196,7 @@ def test_without_a_compiler_a_mode_is_one_line(run, monkeypatch, tmp_path):
     monkeypatch.setattr("maskgit.compiled.shutil.which", lambda name: None)
     code, _, err = run("--T", "3", "--mode", "compiled")
     assert (code, err.count("\n")) == (2, 1)
-    assert "mode compiled: needs a C++ compiler" in err
+    assert "error: --mode compiled: needs a C++ compiler" in err
     assert not (tmp_path / "run").exists()
 
 

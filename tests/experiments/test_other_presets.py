@@ -322,6 +322,31 @@ def test_each_gpu_gets_two_workers(tiny, monkeypatch, device, count):
     assert {places.count(place) for place in places} == {2}
 
 
+@pytest.mark.parametrize(("gpus", "at_once"), [(0, 4), (1, 1), (2, 2)])
+def test_workers_that_share_a_gpu_are_not_counted_twice_in_the_estimate(
+    monkeypatch, tmp_path, gpus, at_once
+):
+    from types import SimpleNamespace
+
+    from experiments.engine import estimate
+    from experiments.engine.cells import Task
+
+    monkeypatch.setattr(estimate, "gpu_count", lambda device: gpus)
+    monkeypatch.setattr(estimate, "_chunk", lambda computer, cell: 1)
+    # A hundredth of a second an image and iteration, and as much again for what follows.
+    monkeypatch.setattr(
+        estimate, "_once", lambda c, cell, n, measured: (n * cell["steps"] / 100, measured / 100)
+    )
+    computer = SimpleNamespace(
+        start=lambda worker, workers: None,
+        request=SimpleNamespace(metrics=("fid",)),
+        run=tmp_path,
+        device="auto",
+    )
+    tasks = [Task(str(i), {"steps": 9, "num_samples": 100}) for i in range(8)]
+    assert estimate.seconds_of(tasks, computer, 4) == pytest.approx(8 * 100 * 0.1 / at_once)
+
+
 def test_shown_samples_spread_over_the_classes():
     from experiments.engine.labels import shown_samples
 
