@@ -28,13 +28,13 @@ from pathlib import Path
 
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.check import check
-from experiments.engine.errors import UsageError
 from experiments.engine.grid import grid_json, write_grid
 from experiments.engine.keys import digest
-from experiments.engine.lease import Leases
-from experiments.engine.runner import Runner
-from experiments.engine.signals import Interrupted, Stopper
-from experiments.engine.store import Store
+from experiments.engine.run.runner import Runner
+from experiments.engine.run.signals import Interrupted, Stopper
+from experiments.engine.store.lease import Leases
+from experiments.engine.store.store import Store
+from maskgit.common.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("worker", "runner", "group")

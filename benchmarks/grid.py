@@ -77,9 +77,9 @@ def trivial_row(cells: int, workers: int) -> Row:
     """Cells a second through a runner with so many workers (0: inline), its start included."""
     from experiments.engine.cells import Task
     from experiments.engine.keys import digest
-    from experiments.engine.runner import Runner
-    from experiments.engine.signals import Stopper
-    from experiments.engine.store import Store
+    from experiments.engine.run.runner import Runner
+    from experiments.engine.run.signals import Stopper
+    from experiments.engine.store.store import Store
 
     tasks = [Task(digest({"i": i}), {"i": i}) for i in range(cells)]
     with tempfile.TemporaryDirectory() as folder, Stopper() as stopper:
@@ -101,12 +101,12 @@ def trivial_row(cells: int, workers: int) -> Row:
 
 def overhead_row(rounds: int) -> Row:
     """Cells through the engine and without it, in turns, in this process."""
-    from experiments.engine.compute import SamplerComputer
-    from experiments.engine.execute import execute
     from experiments.engine.grid import sampler_cells
-    from experiments.engine.lease import Leases
-    from experiments.engine.request import make_task, resolve
-    from experiments.engine.store import Store
+    from experiments.engine.run.execute import execute
+    from experiments.engine.store.lease import Leases
+    from experiments.engine.store.store import Store
+    from experiments.sampler.compute import SamplerComputer
+    from experiments.sampler.request import make_task, resolve
     from maskgit.presets import get_preset
 
     preset = get_preset("embedded")

@@ -63,7 +63,7 @@ def network_features(images: np.ndarray) -> np.ndarray:
     import torch
     import torch.nn.functional as F
 
-    from eval.features import get_extractor
+    from eval.features.registry import get_extractor
 
     extractor = get_extractor("efficientnet-lite0")
     result = []
@@ -87,7 +87,7 @@ def features_of(kind: str, n: int, which: int, cache: Path) -> np.ndarray:
         values = np.linalg.eigvalsh(np.cov(real, rowvar=False))[::-1].clip(1e-12)
         scale = np.sqrt(values).astype(np.float32) * (1.0 if which == 0 else 0.97)
         return np.random.default_rng(which).standard_normal((n, DIM), dtype=np.float32) * scale
-    from maskgit.data import load_split
+    from maskgit.data.fashion_mnist import load_split
 
     parts = []
     for part in range(-(-n // PART)):
@@ -132,7 +132,7 @@ def precision_recall_case(kind: str, n: int, repeats: int, cache: Path) -> dict:
     import torch
     from torch_fidelity.metric_prc import calculate_precision_recall_part
 
-    from eval.precision_recall import precision_recall
+    from eval.metrics.precision_recall import precision_recall
 
     real, generated = (features_of(kind, n, which, cache) for which in (0, 1))
     tensors = torch.from_numpy(generated), torch.from_numpy(real)
@@ -167,7 +167,7 @@ def print_peak(kind: str, n: int, cache: Path) -> None:
     """The fresh process of `memory_above_features`."""
     import threading
 
-    from eval.precision_recall import precision_recall
+    from eval.metrics.precision_recall import precision_recall
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -196,9 +196,9 @@ def frechet_case(n: int, repeats: int, cache: Path) -> dict:
     import torch
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-    from eval.agreement_libraries import clean_fid_with_any_scipy
-    from eval.fid import covariance_factor, frechet_distance
-    from eval.statistics import Statistics
+    from eval.agreement.libraries import clean_fid_with_any_scipy
+    from eval.metrics.fid import covariance_factor, frechet_distance
+    from eval.metrics.statistics import Statistics
 
     real = features_of("spectrum", 10000, 0, cache).astype(np.float64)
     generated = features_of("spectrum", 10000, 1, cache)[:n].astype(np.float64)

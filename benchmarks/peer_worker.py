@@ -148,9 +148,9 @@ def ours(sizes: Sizes) -> Ready:
 
     from benchmarks.sampling_case import Case, prepare
     from benchmarks.work import full_flops
+    from maskgit.model.transformer import Transformer
     from maskgit.presets import get_preset
     from maskgit.training.stage2 import transformer_config
-    from maskgit.transformer import Transformer
 
     case = Case(
         sizes["size"],

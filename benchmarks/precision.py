@@ -39,11 +39,11 @@ def measure(samples: int, steps: int, seeds: int) -> Row:
     import numpy as np
     import torch
 
-    from experiments.engine.compute import SamplerComputer
     from experiments.engine.grid import sampler_cells
-    from experiments.engine.measuring import measure as metrics_of
-    from experiments.engine.request import make_task, resolve
-    from experiments.engine.sampling import sample_tokens
+    from experiments.sampler.compute import SamplerComputer
+    from experiments.sampler.measuring import measure as metrics_of
+    from experiments.sampler.request import make_task, resolve
+    from experiments.sampler.sampling import sample_tokens
 
     cells = sampler_cells(
         "benchmark",

@@ -1,8 +1,9 @@
 """The machine's own rates, measured in the process whose work they are compared with.
 
 The matmul rate is the best that any of these products reaches, each through torch's matmul and, on
-a CPU, through oneDNN as maskgit.linear calls it: a large square one and the two of the perceptron
-of a model's layer. So a share of it never looks better than it is because a library is slow.
+a CPU, through oneDNN as maskgit.model.linear calls it: a large square one and the two of the
+perceptron of a model's layer. So a share of it never looks better than it is because a library is
+slow.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Rates:
 
 def libraries(x: torch.Tensor, weight: torch.Tensor) -> dict[str, Callable[[], object]]:
     """x (m, k) times the transposed weight (n, k), through each library."""
-    from maskgit import linear
+    from maskgit.model import linear
 
     found: dict[str, Callable[[], object]] = {"torch": lambda: torch.mm(x, weight.t())}
     if x.device.type == "cpu" and linear._ONEDNN:

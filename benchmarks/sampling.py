@@ -4,7 +4,8 @@
     python benchmarks/sampling.py --quick                 # a few cases, about three minutes
     python benchmarks/sampling.py --sizes imagenet256 --T 8 --images 4 --baseline
     python benchmarks/sampling.py --precision float32,bfloat16 --backend torch,jax --pixels
-    python benchmarks/sampling.py --mode eager,compiled,graphs,autotuned   # maskgit/compiled.py
+    python benchmarks/sampling.py --mode eager,compiled,graphs,autotuned   #
+    maskgit/sampling/compiled.py
 
 Prints a table and the targets; --out FILE.json writes a result file, or adds to it. Flags that take
 a list run every combination. Weights are random: speed does not depend on them. Each case runs in a

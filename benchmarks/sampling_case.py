@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also without an install
 
 from benchmarks.common import Row, fail, peak_mib, seconds_of
-from maskgit.compiled import MODES as MODES
+from maskgit.sampling.compiled import MODES as MODES
 
 SIZES = ("embedded", "imagenet256", "imagenet512")
 PRECISIONS = ("float32", "bfloat16")
@@ -61,10 +61,10 @@ def build_transformer(size: str, device: str, causal: bool = False) -> Any:
     """A network of a preset's sizes with random weights, without the slow start of truncation."""
     import torch
 
-    from maskgit.causal import Autoregressive
+    from maskgit.model.causal import Autoregressive
+    from maskgit.model.transformer import Transformer
     from maskgit.presets import get_preset
     from maskgit.training.stage2 import transformer_config
-    from maskgit.transformer import Transformer
 
     config = transformer_config(get_preset(size))
     with torch.device("meta"):
@@ -86,8 +86,8 @@ def build_tokenizer(size: str, device: str) -> Any:
     """A tokenizer of a preset's sizes with its random initial weights."""
     import torch
 
+    from maskgit.model.tokenizer import Tokenizer
     from maskgit.presets import get_preset
-    from maskgit.tokenizer import Tokenizer
 
     torch.manual_seed(0)
     return Tokenizer(get_preset(size).tokenizer).eval().to(device)
@@ -126,7 +126,7 @@ def prepare(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
     work: dict[str, Any] = {"full_flops": full_flops(model.config, case.images, case.steps)}
 
     if causal:
-        from maskgit.autoregressive import MIN_ROWS, ROW_MULTIPLE, generate_autoregressive
+        from maskgit.sampling.autoregressive import MIN_ROWS, ROW_MULTIPLE, generate_autoregressive
 
         rows = max(MIN_ROWS, -(-case.images // ROW_MULTIPLE) * ROW_MULTIPLE)
         rows = case.images if case.device != "cpu" else rows
@@ -146,8 +146,8 @@ def prepare(case: Case) -> tuple[Callable[[], Any], dict[str, Any]]:
         def sample() -> Any:
             return decoding.generate(network, batch, steps=case.steps, batch_size=case.images)
     else:
-        from maskgit.compiled import compile_for_sampling
         from maskgit.decoding import generate
+        from maskgit.sampling.compiled import compile_for_sampling
 
         def sample() -> Any:
             return generate(model, labels, steps=case.steps, batch_size=case.images)

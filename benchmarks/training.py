@@ -122,7 +122,7 @@ def flops_of(stage: str, preset: Any) -> float:
         return cost.transformer_step_flops(preset)
     import torch
 
-    from maskgit.causal import Autoregressive
+    from maskgit.model.causal import Autoregressive
     from maskgit.training.stage2 import transformer_config
 
     shape = replace(preset.transformer, dropout=0.0)

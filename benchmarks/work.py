@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from maskgit.transformer import Transformer, TransformerConfig
+from maskgit.model.transformer import Transformer, TransformerConfig
 
 
 def layer_flops(config: TransformerConfig, length: int, rows: int | None = None) -> int:
@@ -135,7 +135,7 @@ def decoder_flops(preset: Any) -> int:
     """Pixels of one image from its tokens: the convolutions of the tokenizer's decoder."""
     import torch
 
-    from maskgit.tokenizer import Tokenizer
+    from maskgit.model.tokenizer import Tokenizer
     from maskgit.training.cost import count_flops
 
     with torch.device("meta"):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from eval.errors import UsageError
+from maskgit.common.errors import UsageError
 
 
 def exit_code(command: Callable[[], object], interrupted: str = "interrupted") -> int:

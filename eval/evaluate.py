@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from eval.errors import Unavailable, UsageError
-from eval.features import EXTRACTORS, Extractor, Features, get_extractor
-from eval.images import ImageSource
-from eval.measures import Entry, Measures, combine, features_of
-from eval.reference import (
+from eval.features.registry import EXTRACTORS, Extractor, Features, get_extractor
+from eval.images.source import ImageSource
+from eval.metrics.registry import Entry, Measures, combine, features_of
+from eval.reference.files import (
     REFERENCES,
     Reference,
     built_references,
     load_reference,
     reference_extractors,
 )
+from maskgit.common.errors import Unavailable, UsageError
 
 METRICS = (
     "fid",
@@ -201,7 +201,7 @@ def choose_features(
     Args:
         image: one of the images, uint8 (H, W, C).
     """
-    from eval.weights import weights_path
+    from eval.weights.files import weights_path
 
     held = reference_extractors(str(reference)) if reference is not None else []
     if held and not Path(str(reference)).exists():
@@ -227,7 +227,7 @@ def _real_side(
     weights_dir: str | Path | None,
     reading: _Reading,
 ) -> Reference:
-    from eval.reference_build import build_reference, check_protocol
+    from eval.reference.build import build_reference, check_protocol
 
     if str(reference) in REFERENCES or str(reference) in built_references():
         loaded = load_reference(str(reference), extractor.name, weights_dir)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from eval.errors import UsageError, one_line
-from eval.features import EXTRACTORS, Extractor, extractor_info, get_extractor, load_state
+from eval.features.registry import EXTRACTORS, Extractor, extractor_info, get_extractor, load_state
+from maskgit.common.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +209,7 @@ def get_classifier(
     Args:
         name: resnet50 (torchvision's, the paper's kind), or an extractor with logits:
             fashion-resnet, efficientnet-lite0, ...
-        weights_dir, device: as for `eval.features.get_extractor`.
+        weights_dir, device: as for `eval.features.registry.get_extractor`.
 
     Raises:
         Unavailable: the weights are not on this machine.
@@ -252,7 +252,7 @@ class ResNet50Classifier(Extractor):
         import torch
         from torchvision.transforms.v2 import functional
 
-        from eval.features import rgb_tensor
+        from eval.features.registry import rgb_tensor
 
         inputs = rgb_tensor(images, self.device)
         if min(inputs.shape[2:]) != RESIZE:

@@ -20,15 +20,15 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
     """Build the reference `fashion-mnist-train`.
 
     Args:
-        data: folder with Fashion-MNIST's IDX files (default: the places maskgit.data knows).
-        out: the npz to write (default: where eval looks for the shipped one).
+        data: folder with Fashion-MNIST's IDX files (default: the places maskgit.data.fashion_mnist
+        knows). out: the npz to write (default: where eval looks for the shipped one).
     """
     import numpy as np
 
-    from eval.features import get_extractor
-    from eval.statistics import REFERENCES, Statistics, read_reference, save_reference
-    from eval.weights import ZOO
-    from maskgit.data import load_split
+    from eval.features.registry import get_extractor
+    from eval.metrics.statistics import REFERENCES, Statistics, read_reference, save_reference
+    from eval.weights.files import ZOO
+    from maskgit.data.fashion_mnist import load_split
 
     name = "fashion-mnist-train"
     file, extractor_name = REFERENCES[name]

@@ -46,7 +46,7 @@ def run(options: Options) -> int:
     """Build the cells and run them."""
     from experiments.engine.sweep import only_report
     from experiments.studies.base import make_study, run_study
-    from experiments.studies.editing_cells import editing_tasks
+    from experiments.studies.editing.cells import editing_tasks
     from experiments.studies.filling import TASKS
 
     options.check()

@@ -35,7 +35,7 @@ def run(options: Options) -> int:
     """Build the cells and run them."""
     from experiments.engine.sweep import only_report
     from experiments.studies.base import make_study, run_study
-    from maskgit.editing import DIRECTIONS
+    from maskgit.sampling.editing import DIRECTIONS
 
     options.check()
     check_decoding(options.steps, options.start)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 try:
     from experiments.engine import cli
-    from experiments.engine.errors import UsageError
     from experiments.engine.grid import parse_integers
     from experiments.studies.choices import check_decoding, first_images, image_count
     from experiments.studies.options import StudyOptions
+    from maskgit.common.errors import UsageError
 except ModuleNotFoundError as missing:
     print(f"error: no module {missing.name}: run make demo or pip install -e .", file=sys.stderr)
     sys.exit(2)

@@ -40,7 +40,7 @@ def run(options: Options) -> int:
     """Build the cells and run them."""
     from experiments.engine.sweep import only_report
     from experiments.studies.base import make_study, run_study
-    from experiments.studies.reconstruction_cells import parse_ratios, reconstruction_tasks
+    from experiments.studies.reconstruction.cells import parse_ratios, reconstruction_tasks
 
     options.check()
     check_decoding(options.steps)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 try:
     from experiments.engine import cli
-    from experiments.engine.errors import UsageError
     from experiments.engine.grid import parse_integers
     from experiments.studies.options import StudyOptions
+    from maskgit.common.errors import UsageError
 except ModuleNotFoundError as missing:
     print(f"error: no module {missing.name}: run make demo or pip install -e .", file=sys.stderr)
     sys.exit(2)
@@ -37,10 +37,10 @@ class Options(StudyOptions):
 
 def run(options: Options) -> int:
     """Build the cells and run them, one after the other."""
-    from experiments.engine.compute import resolve_device
     from experiments.engine.sweep import only_report
+    from experiments.sampler.compute import resolve_device
     from experiments.studies.base import make_study, run_study
-    from experiments.studies.runtime import device_name
+    from experiments.studies.runtime.compute import device_name
 
     options.check()
     if options.rounds < 1:

@@ -24,8 +24,8 @@ def run(
     """Train the small Fashion-MNIST classifier.
 
     Args:
-        data: folder with Fashion-MNIST's IDX files (default: the places maskgit.data knows).
-        out: folder for the weights and their card.
+        data: folder with Fashion-MNIST's IDX files (default: the places maskgit.data.fashion_mnist
+        knows). out: folder for the weights and their card.
         epochs: passes over the 60,000 training images.
         seed: of the initialisation, the order and the augmentation.
         threads: of torch; the numbers of a run are the same only with the same threads and
@@ -34,8 +34,8 @@ def run(
     import numpy as np
     import torch
 
-    from eval import classifier_training as training
-    from maskgit.data import load_split
+    from eval.features import classifier_training as training
+    from maskgit.data.fashion_mnist import load_split
 
     torch.set_num_threads(threads)
     images, labels = load_split("train", data)

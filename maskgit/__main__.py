@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 
 
 class _Parser(argparse.ArgumentParser):

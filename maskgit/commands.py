@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit import editing
 from maskgit.checkpoints import load_tokenizer, load_transformer
+from maskgit.checkpoints.paths import model_path
+from maskgit.common.errors import UsageError
+from maskgit.data.photos import load_photo, write_png
 from maskgit.decoding import generate
-from maskgit.errors import UsageError
-from maskgit.model_files import model_path
-from maskgit.panorama import extend
-from maskgit.photos import load_photo, write_png
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer
 from maskgit.presets import Preset, get_preset
+from maskgit.sampling import editing
+from maskgit.sampling.panorama import extend
 from maskgit.schedules import validate
-from maskgit.tokenizer import Tokenizer
-from maskgit.transformer import Transformer
 
 
 def run(options: Namespace) -> list[Path]:

@@ -18,7 +18,8 @@ product gives a row the same bits whatever the other rows are, except when there
 (measured: one with oneDNN, up to 27 with MKL and many threads), so products here always have at
 least `MIN_ROWS` rows, and those of masked positions a multiple of `ROW_MULTIPLE`. On a CPU in
 float32 the tokens are then the same for any batch size and number of threads, which
-tests/test_decoding.py checks; on a GPU, or compiled (`maskgit.compiled`), this is not promised.
+tests/maskgit/test_decoding.py checks; on a GPU, or compiled (`maskgit.sampling.compiled`), this is
+not promised.
 
 Three savings are exact. Images that start fully masked share the first forward of their class. The
 last layer and the head are computed at masked positions only. An image with one token left repeats
@@ -37,11 +38,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit.errors import UsageError
-from maskgit.linear import packed_weights
-from maskgit.noise import gumbel, position_uniforms, prng_key
+from maskgit.common.errors import UsageError
+from maskgit.model.linear import packed_weights
+from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.sampling.noise import gumbel, position_uniforms, prng_key
 from maskgit.schedules import mask_counts
-from maskgit.transformer import Transformer, TransformerConfig
 
 MIN_ROWS = 64
 ROW_MULTIPLE = 16

@@ -13,9 +13,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from maskgit.data import CLASS_NAMES
-from maskgit.errors import UsageError
-from maskgit.tokenizer import TokenizerConfig
+from maskgit.common.errors import UsageError
+from maskgit.data.fashion_mnist import CLASS_NAMES
+from maskgit.model.tokenizer import TokenizerConfig
 
 # The seven functions of the paper's Table 3, from the most concave to the most convex.
 PAPER_SCHEDULES = ("exponential", "cubic", "square", "cosine", "linear", "sqrt", "logarithmic")
@@ -191,7 +191,8 @@ def imagenet256() -> Preset:
     --preset imagenet256 --data FOLDER`, with `--heads 8` for the paper's printed number of heads.
 
     Cost: the paper trained for 300 epochs on 4x4 TPU devices (section 4.1). 227M parameters (Table
-    1) are 172,457,193 of the transformer and 54,515,587 of the tokenizer (tests/test_presets.py).
+    1) are 172,457,193 of the transformer and 54,515,587 of the tokenizer
+    (tests/maskgit/test_presets.py).
 
     Expected: FID 6.18, IS 182.1 at T=8 (Table 1); FID 6.06, IS 181.5 at T=10 (Table 3); precision
     and recall 0.80 and 0.51 on VGG16 features (Table 1), 0.78 and 0.50 on Inception's (Table 5);

@@ -20,9 +20,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from maskgit import float32
-from maskgit.errors import UsageError
-from maskgit.float32 import Float32
+from maskgit.common.errors import UsageError
+from maskgit.model import float32
+from maskgit.model.float32 import Float32
 
 _MIN_RATIO = np.float32(1e-6)
 _ONE = np.float32(1)

@@ -18,21 +18,21 @@ import socket
 import sys
 from pathlib import Path
 
-from reports.errors import UsageError
+from maskgit.common.errors import UsageError
 from reports.load import load_run, read_grid
 
 # Experiment -> module with `make_page(run) -> Page`. A new report is one line here.
 BUILDERS = {
-    "ablate_schedule": "reports.ablate_schedule",
-    "class_conditional": "reports.class_conditional",
-    "decoding_trace": "reports.decoding_trace",
-    "diversity": "reports.diversity",
-    "editing": "reports.editing",
-    "failure_cases": "reports.failure_cases",
-    "panorama": "reports.panorama",
-    "reconstruction": "reports.reconstruction",
-    "rejection_sampling": "reports.rejection_sampling",
-    "runtime": "reports.runtime",
+    "ablate_schedule": "reports.pages.ablate_schedule",
+    "class_conditional": "reports.pages.class_conditional",
+    "decoding_trace": "reports.pages.decoding_trace",
+    "diversity": "reports.pages.diversity",
+    "editing": "reports.pages.editing",
+    "failure_cases": "reports.pages.failure_cases",
+    "panorama": "reports.pages.panorama",
+    "reconstruction": "reports.pages.reconstruction",
+    "rejection_sampling": "reports.pages.rejection_sampling",
+    "runtime": "reports.pages.runtime",
 }
 MANIFEST = "SHA256SUMS"
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskgit.common.errors import UsageError
 from reports import html
-from reports.errors import UsageError
 from reports.tables import DASH, Table
 
 INTRODUCTION = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from reports.load import one_line
 from reports.page import Page, Section, Text
 from reports.rows import Row
-from reports.verdicts import NOT_RUN
+from reports.verdicts.schedules import NOT_RUN
 
 
 def write_page(folder: Path, reasons: Mapping[str, str]) -> Path:

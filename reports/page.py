@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from reports import html
-from reports.figures import Figure
+from reports.figures.curves import Figure
 from reports.rows import Row
 from reports.tables import Table
-from reports.verdicts import Verdict
+from reports.verdicts.schedules import Verdict
 
 
 @dataclass(frozen=True)

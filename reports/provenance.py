@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.figures import Figure
+from reports.figures.curves import Figure
 from reports.load import Entry, one_line
 from reports.page import Section, Text
-from reports.schedule_data import METRICS, ScheduleData, weights_of
+from reports.pages.schedule_data import METRICS, ScheduleData, weights_of
 from reports.tables import DASH, Table
 
 MOST_LISTED = 40

@@ -14,8 +14,9 @@ class Row:
     """One number: the paper's and ours, mean and sd over seeds.
 
     what: "Table 1, MaskGIT: FID". paper, mean, sd: NaN where there is none. n: samples behind each
-    value; seeds: how many. verdict: a word of reports/verdicts.py; why: its reason, in a few words.
-    compared: whether the difference of the two numbers means anything (the same data and protocol).
+    value; seeds: how many. verdict: a word of reports/verdicts/schedules.py; why: its reason, in a
+    few words. compared: whether the difference of the two numbers means anything (the same data
+    and protocol).
     """
 
     what: str

@@ -57,7 +57,7 @@ def run_shard(submission: Submission, number: int) -> dict[str, int]:
     Raises:
         Refused: the code changed since the submission, or the request yields other cells.
     """
-    from experiments.engine.signals import Interrupted
+    from experiments.engine.run.signals import Interrupted
 
     try:
         return _run_shard(submission, number)
@@ -76,10 +76,10 @@ def run_shard(submission: Submission, number: int) -> dict[str, int]:
 
 
 def _run_shard(submission: Submission, number: int) -> dict[str, int]:
-    from experiments.engine.progress import Progress
-    from experiments.engine.runner import Runner
-    from experiments.engine.signals import Stopper
-    from experiments.engine.store import Store
+    from experiments.engine.run.progress import Progress
+    from experiments.engine.run.runner import Runner
+    from experiments.engine.run.signals import Stopper
+    from experiments.engine.store.store import Store
 
     write_state(submission, number, state="starting")
     with Stopper() as stopper:

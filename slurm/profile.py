@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 
 FOLDER = Path(__file__).parent / "profiles"
 VARIABLE = "MASKGIT_BENCH_PROFILES"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 from slurm.profile import Profile
 from slurm.shards import Work
 from slurm.submission import Submission, keys_left, submissions

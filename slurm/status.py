@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 from slurm.submission import Submission, load_submission, submissions
 from slurm.watch import Pace, ShardStatus, collect
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[1]

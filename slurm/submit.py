@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 from slurm.job import ReportJob, ShardJob
 from slurm.profile import Profile
 from slurm.shards import Shard, Work, number_of_shards, pack

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 from slurm.job import write_state
 from slurm.profile import Profile, load_profile
 from slurm.submission import ROOT, Payload, Submission, load_submission, new_folder, take_snapshot

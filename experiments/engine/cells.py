@@ -17,7 +17,7 @@ class Cell:
     sampler: "autoregressive" draws one token after the other; schedule and choice_temperature then
         mean nothing, and steps is the number of tokens (see `grid.autoregressive_cells`).
     precision: of the transformer while it samples; logits are float32 before a token is drawn.
-    mode: how its forwards run, see `maskgit.compiled`.
+    mode: how its forwards run, see `maskgit.sampling.compiled`.
     """
 
     experiment: str

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.engine.cells import Task
-from experiments.engine.errors import UsageError
 from experiments.engine.keys import SCHEMA, digest
-from experiments.engine.lease import Leases, read_lease
-from experiments.engine.store import Store
+from experiments.engine.store.lease import Leases, read_lease
+from experiments.engine.store.store import Store
+from maskgit.common.errors import UsageError
 
 OLD = 3600.0  # seconds from which a temporary file is nobody's any more
 

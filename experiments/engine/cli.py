@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from experiments.engine.errors import RunError, UsageError
-from experiments.engine.signals import Interrupted
+from experiments.engine.run.signals import Interrupted
+from maskgit.common.errors import RunError, UsageError
 
 T = TypeVar("T")
 _EXPECTED: dict[type, str] = {int: "a whole number", float: "a number"}

@@ -19,8 +19,8 @@ from pathlib import Path
 # Modules that cannot change a number: error classes only carry messages, what a preset holds is in
 # the key as resolved configuration, and finding a file of weights is not what they contain.
 IGNORED = (
-    *("maskgit.errors", "eval.errors", "maskgit.presets", "experiments.engine.reasons"),
-    *("maskgit.model_files", "maskgit.records", "eval.weights"),
+    *("maskgit.common.errors", "maskgit.presets", "experiments.engine.reasons"),
+    *("maskgit.checkpoints.paths", "maskgit.checkpoints.records", "eval.weights.files"),
 )
 
 

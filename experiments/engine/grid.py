@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.engine.cells import Cell, Task
-from experiments.engine.errors import UsageError
 from experiments.engine.keys import SCHEMA
-from experiments.engine.store import atomic_write
+from experiments.engine.store.store import atomic_write
+from maskgit.common.errors import UsageError
 
 MAX_VALUES = 100_000  # of one range: a slip of the hand should not fill the memory
 _ITEM = re.compile(r"([0-9]+)(?:\.\.([0-9]+)(?::([0-9]+))?)?", re.ASCII)

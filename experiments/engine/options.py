@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.engine.cells import BACKENDS, PRECISIONS
-from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers, parse_names
-from maskgit.compiled import check_mode
+from maskgit.common.errors import UsageError
+from maskgit.sampling.compiled import check_mode
 
 if TYPE_CHECKING:
     from slurm.profile import Profile
@@ -51,7 +51,7 @@ class SweepOptions:
     other samples. Pixels and measures stay float32."""
     mode: str = "eager"
     """How its forwards run: eager, or compiled, graphs (CUDA graphs) or autotuned, which are
-    torch's compiler, need a C++ compiler, and draw other samples (maskgit/compiled.py)."""
+    torch's compiler, need a C++ compiler, and draw other samples (maskgit/sampling/compiled.py)."""
     out: Path | None = None
     """Folder of the run; the report then goes to its report/. Default: runs/ and reports/out/."""
     stages: Path | None = None

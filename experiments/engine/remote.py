@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.engine.cells import Task
-from experiments.engine.errors import UsageError
 from experiments.engine.options import SweepOptions
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from slurm.profile import Profile
@@ -124,8 +124,8 @@ def run_on_slurm(
         UsageError: (of slurm too) no such profile, no SLURM here, or it refuses the jobs.
     """
     from experiments.engine.grid import write_grid
-    from experiments.engine.runner import split_done
-    from experiments.engine.store import Store
+    from experiments.engine.run.runner import split_done
+    from experiments.engine.store.store import Store
     from experiments.engine.sweep import build_report
     from slurm.shards import Work
     from slurm.submit import submit, watch_words

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.engine.cells import Cell, Task
-from experiments.engine.errors import UsageError
 from experiments.engine.grid import grid_json, write_grid
-from experiments.engine.lease import Leases
 from experiments.engine.options import GPU_WORKERS, MAX_WORKERS, SweepOptions
-from experiments.engine.progress import Progress, clock
 from experiments.engine.remote import run_on_slurm, stop_if_preparing
-from experiments.engine.runner import Runner, Summary, split_done
-from experiments.engine.signals import Stopper
-from experiments.engine.store import Store
+from experiments.engine.run.progress import Progress, clock
+from experiments.engine.run.runner import Runner, Summary, split_done
+from experiments.engine.run.signals import Stopper
+from experiments.engine.store.lease import Leases
+from experiments.engine.store.store import Store
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from experiments.engine.compute import SamplerComputer
-    from experiments.engine.networks import Network
-    from experiments.engine.request import Request
+    from experiments.sampler.compute import SamplerComputer
+    from experiments.sampler.networks import Network
+    from experiments.sampler.request import Request
 
 GAMMA_POINTS = 101  # r = 0, 0.01, ..., 1: the curves of the report's Figure 8, left
 LARGE = 2**26  # bytes of a network's weights from which one worker has the whole CPU
@@ -103,8 +103,8 @@ def run_tasks(
 def _prepare(
     experiment: str, options: SweepOptions, cells: Sequence[Cell], run: Path
 ) -> tuple[list[Task], SamplerComputer, dict[str, Any]]:
-    from experiments.engine.compute import SamplerComputer
-    from experiments.engine.request import check_device, make_task, resolve
+    from experiments.sampler.compute import SamplerComputer
+    from experiments.sampler.request import check_device, make_task, resolve
 
     if options.slurm is None:  # the device is that of the nodes
         check_device(options.device)
@@ -138,8 +138,8 @@ def grid_protocol(options: SweepOptions, request: Request, tasks: Sequence[Task]
     """What holds for all cells of a grid, for the report: plain data without times or paths."""
     import numpy as np
 
-    from experiments.engine import held_out, imaging, measuring
-    from experiments.engine.networks import shared_words
+    from experiments.sampler import held_out, imaging, measuring
+    from experiments.sampler.networks import shared_words
     from maskgit.presets import get_preset
     from maskgit.schedules import mask_ratio
 
@@ -202,7 +202,7 @@ def default_workers(options: SweepOptions, request: Request) -> int:
 
     A large network uses all cores by itself, and each worker would hold a copy of it.
     """
-    from experiments.engine.compute import available_cores, gpu_count
+    from experiments.sampler.compute import available_cores, gpu_count
 
     if options.workers is not None:
         return options.workers
@@ -216,8 +216,8 @@ def default_workers(options: SweepOptions, request: Request) -> int:
 
 
 def _plan(tasks: Sequence[Task], store: Store, computer: Any, workers: int, estimate: bool) -> None:
-    from experiments.engine.estimate import forwards, seconds_of
-    from experiments.engine.stages import Stages
+    from experiments.engine.store.stages import Stages
+    from experiments.sampler.estimate import forwards, seconds_of
 
     done, left = split_done(tasks, store, lambda line: print(line, file=sys.stderr))
     print(f"{len(tasks)} cells: {len(done)} cached, {len(left)} to do")

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.engine.cells import USUAL, Cell, Outcome, Task
-from experiments.engine.compute import SamplerComputer, library_versions
 from experiments.engine.fingerprint import fingerprint
 from experiments.engine.grid import grid_json
 from experiments.engine.keys import cell_key, digest
 from experiments.engine.options import SweepOptions
-from experiments.engine.request import Request, check_device, make_task, resolve
-from experiments.engine.stage_code import code_fingerprints
 from experiments.engine.sweep import run_tasks
+from experiments.sampler.compute import SamplerComputer, library_versions
+from experiments.sampler.request import Request, check_device, make_task, resolve
+from experiments.sampler.stage_code import code_fingerprints
 
 if TYPE_CHECKING:
-    from eval.features import Extractor
-    from experiments.engine.measuring import Real
-    from experiments.engine.stages import Stages
+    from eval.features.registry import Extractor
+    from experiments.engine.store.stages import Stages
+    from experiments.sampler.measuring import Real
     from maskgit.presets import Preset
 
 SCHEDULE = "cosine"  # of the studies that need one transformer: the paper's choice
@@ -84,11 +84,16 @@ class Study:
     @cached_property
     def code(self) -> dict[str, str]:
         """Fingerprints of the sources that compute a cell."""
-        from eval.features import EXTRACTORS
+        from eval.features.registry import EXTRACTORS
 
         extractors = [EXTRACTORS[name].partition(":")[0] for name in self.features]
-        roots = [self.module, "maskgit.checkpoints", "maskgit.transformer", "maskgit.tokenizer"]
-        code = {"study": fingerprint(*roots, "eval.features", *extractors)}
+        roots = [
+            self.module,
+            "maskgit.checkpoints",
+            "maskgit.model.transformer",
+            "maskgit.model.tokenizer",
+        ]
+        code = {"study": fingerprint(*roots, "eval.features.registry", *extractors)}
         # What `Context.sampled` and `Context.decode` reach by names that imports do not show.
         for sampler in self.samplers:
             stages = code_fingerprints(self.features[0], sampler=sampler)
@@ -160,7 +165,7 @@ class Context:
     @property
     def stages(self) -> Stages:
         """Kept intermediates, shared by all studies that are given the same --stages."""
-        from experiments.engine.stages import Stages
+        from experiments.engine.store.stages import Stages
 
         return Stages(self.computer.run)
 
@@ -231,7 +236,7 @@ def make_study(
     Raises:
         UsageError: (of any of our packages) something is missing, damaged or foreign.
     """
-    from experiments.engine.errors import UsageError
+    from maskgit.common.errors import UsageError
 
     for name in ("backend", "precision", "mode"):
         value, usual = getattr(options, name), USUAL[name]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.engine.cells import Outcome
-from experiments.engine.errors import UsageError
 from experiments.studies.draws import tokens_of
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.studies.base import Context, Study
@@ -36,8 +36,8 @@ def cas_settings(
     Raises:
         UsageError: too few samples, or a negative number.
     """
-    from eval.cas_recipe import get_recipe
-    from eval.classification_accuracy import proportional_counts
+    from eval.cas.recipe import get_recipe
+    from eval.cas.score import proportional_counts
 
     if samples < 0 or epochs < 0:
         raise UsageError(f"--cas-samples {samples} --cas-epochs {epochs}: must be 0 or more")
@@ -86,8 +86,8 @@ def compute_cas(context: Context, cell: dict[str, Any]) -> Outcome:
     cell: has sampler ("real" for real images), the settings of `cas_settings` and seed, and for
     samplers those of `draws.sampling`.
     """
-    from eval.cas_recipe import get_recipe
-    from eval.classification_accuracy import classification_accuracy, proportional_counts
+    from eval.cas.recipe import get_recipe
+    from eval.cas.score import classification_accuracy, proportional_counts
     from experiments.studies.real_images import real_images, validation_images
 
     preset, data = context.preset, context.study.data

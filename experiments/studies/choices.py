@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers
 from experiments.engine.reasons import plain_reason
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.studies.base import Study
     from experiments.studies.options import StudyOptions
-    from maskgit.editing import Box
+    from maskgit.sampling.editing import Box
 
 
 def check_decoding(steps: int, start: int = 0) -> None:
@@ -33,7 +33,7 @@ def parse_box(text: str, side: int) -> Box:
     Raises:
         UsageError: anything else.
     """
-    from maskgit.editing import Box
+    from maskgit.sampling.editing import Box
 
     if not text:
         return Box(side // 2, side // 8, side // 2, side - 2 * (side // 8))
@@ -77,8 +77,8 @@ def labels_of_images(study: Study, images: Sequence[int]) -> list[int]:
 
 def no_baseline(options: StudyOptions) -> str:
     """Why the autoregressive baseline cannot be used; empty if it is here."""
-    from maskgit.errors import UsageError as NoModel
-    from maskgit.model_files import model_path
+    from maskgit.checkpoints.paths import model_path
+    from maskgit.common.errors import UsageError as NoModel
     from maskgit.presets import get_preset
 
     try:

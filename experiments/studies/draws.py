@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.engine.cells import Cell
-from experiments.engine.compute import sample_parts
 from experiments.engine.keys import stage_key
-from experiments.engine.lease import Leases
-from experiments.engine.request import make_task
+from experiments.engine.store.lease import Leases
+from experiments.sampler.compute import sample_parts
+from experiments.sampler.request import make_task
 from experiments.studies.base import SCHEDULE
 
 if TYPE_CHECKING:
-    from eval.features import Features
-    from experiments.engine.stages import Stages
+    from eval.features.registry import Features
+    from experiments.engine.store.stages import Stages
     from experiments.studies.base import Context
 
 POLL = 0.2  # seconds between two looks at what another worker makes

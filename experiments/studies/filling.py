@@ -1,8 +1,8 @@
 """Filling a hidden part of held-out images: the masks, the samplers and the plain baselines.
 
 Hidden pixels never reach a filling: the tokenizer sees their place at the mean of the known pixels,
-and the composite takes nothing of the input there. (`maskgit.editing.edit` blends with the input it
-was given, on both sides of the edge; here the blur reaches outwards only.)
+and the composite takes nothing of the input there. (`maskgit.sampling.editing.edit` blends with
+the input it was given, on both sides of the edge; here the blur reaches outwards only.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskgit.editing import (
+from maskgit.sampling.editing import (
     blend_weights,
     center_mask,
     composite,
@@ -143,7 +143,7 @@ def biharmonic_fill(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Raises:
         UsageError: scikit-image is not installed.
     """
-    from experiments.engine.errors import UsageError
+    from maskgit.common.errors import UsageError
 
     if library() == "missing":
         raise UsageError(NO_PACKAGE)
@@ -215,7 +215,7 @@ def _continued(
     """The baseline's images (b, C, H, W): known tokens first, the others drawn after them."""
     import torch
 
-    from maskgit.autoregressive import generate_autoregressive
+    from maskgit.sampling.autoregressive import generate_autoregressive
 
     model = context.autoregressive
     codes = context.tokenizer.encode(hide(known, mask)).flatten(1)
@@ -227,7 +227,7 @@ def _continued(
 
 def chunks(context: Context, count: int) -> list[slice]:
     """Images in one forward of the tokenizer: a fixed number, so that no flag changes a pixel."""
-    from experiments.engine.imaging import chunk_size
+    from experiments.sampler.imaging import chunk_size
 
     size = context.preset.image_size
     step = chunk_size(size * size, context.device.partition(":")[0])
@@ -243,7 +243,7 @@ def as_tensor(images: np.ndarray, device: str) -> Tensor:
 
 
 def as_bytes(images: Tensor) -> np.ndarray:
-    """float (n, C, H, W) -> uint8 (n, H, W, C), rounded as experiments.engine.imaging says."""
+    """float (n, C, H, W) -> uint8 (n, H, W, C), rounded as experiments.sampler.imaging says."""
     import torch
 
     scaled = images.clamp(0.0, 1.0).mul(255.0).round_()

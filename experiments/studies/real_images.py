@@ -18,7 +18,7 @@ from experiments.engine.keys import digest, file_sha256
 from experiments.engine.reasons import MISSING, plain_reason
 
 if TYPE_CHECKING:
-    from maskgit.image_folder import ImageFolder
+    from maskgit.data.image_folder import ImageFolder
     from maskgit.presets import Preset
 
 VALIDATION = 5000  # test images of Fashion-MNIST that are never trained on
@@ -66,8 +66,8 @@ def real_images(preset: Preset, data: Path | None) -> RealImages:
     if data is None:
         why = f"training images of {preset.name} do not ship: give --data FOLDER with train/CLASS/*"
         return RealImages("none", MISSING, why)
-    from maskgit.errors import UsageError
-    from maskgit.image_folder import open_folder
+    from maskgit.common.errors import UsageError
+    from maskgit.data.image_folder import open_folder
 
     try:
         folder = open_folder(preset, data, "train", size=preset.image_size)
@@ -83,10 +83,10 @@ def real_images(preset: Preset, data: Path | None) -> RealImages:
 def validation_images(preset: Preset, data: Path | None, count: int) -> dict[str, Any]:
     """Images (n, H, W, C) uint8 and labels int64 (n,): the first `count` test images of
     Fashion-MNIST, never beyond VALIDATION, or the first held-out ones of a folder."""
-    from experiments.engine.held_out_images import find_held_out
+    from experiments.sampler.held_out_images import find_held_out
 
     if preset.data == "fashion-mnist":
-        from maskgit.data import load_split
+        from maskgit.data.fashion_mnist import load_split
 
         images, labels = load_split("test", data)
         count = min(count, VALIDATION)
@@ -97,8 +97,8 @@ def validation_images(preset: Preset, data: Path | None, count: int) -> dict[str
 
 
 def _fashion(data: Path | None) -> RealImages:
-    from maskgit.data import CACHE_FOLDER, DEBIAN_FOLDER, find_files, load_split
-    from maskgit.errors import UsageError
+    from maskgit.common.errors import UsageError
+    from maskgit.data.fashion_mnist import CACHE_FOLDER, DEBIAN_FOLDER, find_files, load_split
 
     places = [data] if data else [DEBIAN_FOLDER, CACHE_FOLDER / "FashionMNIST" / "raw"]
     for place in places:

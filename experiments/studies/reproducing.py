@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.engine.errors import UsageError
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.reproduce import Options
@@ -62,7 +62,7 @@ def reproduce(options: Options, names: Sequence[str]) -> int:
 
     What fails is told, and the others go on.
     """
-    from experiments.engine.signals import Interrupted
+    from experiments.engine.run.signals import Interrupted
 
     out = Path(os.path.abspath(options.out.expanduser()))
     reasons: dict[str, str] = {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.engine.errors import UsageError
 from experiments.engine.grid import parse_integers
 from experiments.studies import cas
 from experiments.studies.draws import sampling
 from experiments.studies.real_images import VALIDATION, real_images
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from experiments.engine.cells import Task

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from maskgit.jax.decoding import generate

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
     import maskgit.jax
-    from maskgit.transformer import Transformer
+    from maskgit.model.transformer import Transformer
 
 
 @dataclass(frozen=True)

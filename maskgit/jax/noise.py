@@ -1,7 +1,8 @@
-"""The noise of maskgit.noise in JAX: the same bits, whatever `jax_threefry_partitionable` says.
+"""The noise of maskgit.sampling.noise in JAX: the same bits, whatever `jax_threefry_partitionable`
+says.
 
 `jax.random` orders the counters of a shape in one of two ways, depending on that setting and on the
-version of JAX, so the generator is written out here; see maskgit.noise for its source.
+version of JAX, so the generator is written out here; see maskgit.sampling.noise for its source.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _BELOW_ONE = 1.0 - 2.0**-24
 def position_uniforms(seed: Array, sample_ids: Array, step: Array, num_positions: int) -> Array:
     """The noise of one decoding step: (B, 2, N) float32 in [0, 1).
 
-    seed and step: uint32 scalars; sample_ids: (B,) uint32. maskgit.noise.position_uniforms gives
-    the same bits and says what they are for.
+    seed and step: uint32 scalars; sample_ids: (B,) uint32.
+    maskgit.sampling.noise.position_uniforms gives the same bits and says what they are for.
     """
     zero = jnp.uint32(0)
     key = _threefry(zero, seed, zero, sample_ids)
@@ -32,7 +33,7 @@ def position_uniforms(seed: Array, sample_ids: Array, step: Array, num_positions
 
 
 def gumbel(u: Array) -> Array:
-    """Standard Gumbel noise of uniforms in [0, 1], finite, as maskgit.noise.gumbel."""
+    """Standard Gumbel noise of uniforms in [0, 1], finite, as maskgit.sampling.noise.gumbel."""
     u = jnp.clip(u, jnp.float32(_TINY), jnp.float32(_BELOW_ONE))
     return -jnp.log(-jnp.log(u))
 

@@ -1,4 +1,4 @@
-"""The tokenizer of maskgit.tokenizer as functions of its parameters.
+"""The tokenizer of maskgit.model.tokenizer as functions of its parameters.
 
 Images go in and come out as (B, C, H, W); inside they are (B, H, W, C), as XLA prefers them.
 """
@@ -16,10 +16,10 @@ import numpy as np
 from jax import Array
 
 from maskgit import checkpoints
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 from maskgit.jax.devices import batches, program_batch, replicate, split
-from maskgit.tokenizer import Tokenizer as TorchTokenizer
-from maskgit.tokenizer import TokenizerConfig
+from maskgit.model.tokenizer import Tokenizer as TorchTokenizer
+from maskgit.model.tokenizer import TokenizerConfig
 
 Parameters = dict[str, Any]
 _FULL = jax.lax.Precision.HIGHEST

@@ -1,4 +1,4 @@
-"""The transformer of maskgit.transformer as a function of its parameters.
+"""The transformer of maskgit.model.transformer as a function of its parameters.
 
 Parameters come from the same files. Products are in float32 also where an accelerator would take
 fewer bits by default, so that the logits are those of torch up to rounding.
@@ -17,10 +17,10 @@ import numpy as np
 from jax import Array
 
 from maskgit import checkpoints
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 from maskgit.jax.devices import replicate
-from maskgit.transformer import LAYER_NORM_EPS, TransformerConfig
-from maskgit.transformer import Transformer as TorchTransformer
+from maskgit.model.transformer import LAYER_NORM_EPS, TransformerConfig
+from maskgit.model.transformer import Transformer as TorchTransformer
 
 Parameters = dict[str, Any]
 FULL = jax.lax.Precision.HIGHEST

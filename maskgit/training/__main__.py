@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from maskgit.presets import Preset
@@ -219,7 +219,7 @@ def _tokenize(command: TokenizeCommand, weights: Path) -> None:
 
 def _find_tokenizer(preset: Preset, weights: Path) -> Path:
     """The tokenizer trained here, else the official one if it was fetched."""
-    from maskgit.model_files import model_path
+    from maskgit.checkpoints.paths import model_path
 
     own = weights / "tokenizer"
     return own if own.is_dir() or not preset.official else model_path(preset, "tokenizer")

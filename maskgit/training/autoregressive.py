@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from maskgit.causal import Autoregressive
+from maskgit.model.causal import Autoregressive
+from maskgit.model.tokenizer import Tokenizer
 from maskgit.presets import Preset
-from maskgit.tokenizer import Tokenizer
 from maskgit.training.images import save_grid
 from maskgit.training.loop import Average, RunOptions
 from maskgit.training.stage2 import VALIDATION_BATCH, VALIDATION_IMAGES, transformer_config
@@ -97,7 +97,7 @@ class AutoregressiveStage(TokenStage):
 
     def _save_samples(self, step: int, tokenizer: Tokenizer) -> None:
         """Ten images of each of ten classes, one class a row."""
-        from maskgit.autoregressive import generate_autoregressive
+        from maskgit.sampling.autoregressive import generate_autoregressive
 
         labels = torch.arange(min(10, self.preset.num_classes)).repeat_interleave(10)
         tokens = generate_autoregressive(

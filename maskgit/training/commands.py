@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from maskgit.data import load_split
-from maskgit.errors import UsageError
-from maskgit.image_folder import check_same_classes, open_folder
+from maskgit.common.errors import UsageError
+from maskgit.data.fashion_mnist import load_split
+from maskgit.data.image_folder import check_same_classes, open_folder
+from maskgit.model.tokenizer import Tokenizer
 from maskgit.presets import Preset
-from maskgit.tokenizer import Tokenizer
 from maskgit.training.card import EMBEDDED_DATA, make_card, write_card
 from maskgit.training.feed import ArrayImages, ImageSource
 from maskgit.training.loop import RunOptions, Trainer
@@ -81,7 +81,7 @@ def train_tokenizer(
     preset = for_epochs(preset, "tokenizer", epochs, len(train))
     perceptual = None
     if preset.tokenizer_loss.perceptual:
-        from maskgit.perceptual import PerceptualLoss
+        from maskgit.model.perceptual import PerceptualLoss
 
         try:
             perceptual = PerceptualLoss().to(accelerator.device)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 from maskgit.presets import Preset, get_preset
 
 # Dense bfloat16 tensor-core peaks in TFLOP/s, without sparsity, from NVIDIA's data sheets:
@@ -121,10 +121,10 @@ def transformer_step_flops(preset: Preset, checkpoint_activations: bool = False)
     """
     import torch
 
+    from maskgit.model.transformer import Transformer
     from maskgit.schedules import mask_ratio
     from maskgit.training.stage2 import transformer_config
     from maskgit.training.token_stage import recompute_activations
-    from maskgit.transformer import Transformer
 
     # Mean over r uniform in (0, 1), by the midpoint rule.
     ratios = mask_ratio("cosine", (torch.arange(1000).numpy() + 0.5) / 1000, preset.num_tokens)
@@ -143,7 +143,7 @@ def tokenizer_step_flops(preset: Preset, side: int) -> float:
     """FLOPs an image of forward and backward of encoder, quantiser and decoder."""
     import torch
 
-    from maskgit.tokenizer import Tokenizer
+    from maskgit.model.tokenizer import Tokenizer
     from maskgit.training.stage1 import TokenizerPass
 
     with torch.device("meta"):
@@ -161,7 +161,7 @@ def encoder_flops(preset: Preset) -> float:
     """FLOPs of the encoder and the nearest code, for one image of stage 2's size."""
     import torch
 
-    from maskgit.tokenizer import Tokenizer
+    from maskgit.model.tokenizer import Tokenizer
 
     with torch.device("meta"):
         model = Tokenizer(preset.tokenizer)
@@ -173,7 +173,7 @@ def discriminator_flops(preset: Preset, side: int) -> float:
     """FLOPs an image of the generator's adversarial term and of the discriminator's step."""
     import torch
 
-    from maskgit.discriminator import Discriminator
+    from maskgit.model.discriminator import Discriminator
 
     with torch.device("meta"):
         model = Discriminator(preset.channels, side)

@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 from maskgit.training.loop import DataOrder
 
 
 class ImageSource(Protocol):
-    """What stage 1 asks of its data; maskgit.image_folder.ImageFolder is one."""
+    """What stage 1 asks of its data; maskgit.data.image_folder.ImageFolder is one."""
 
     def __len__(self) -> int: ...
 

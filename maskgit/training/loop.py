@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 from maskgit.presets import Optimisation
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 
 FORMAT = 1
 INDEX = "index.json"

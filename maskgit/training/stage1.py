@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from maskgit.model.tokenizer import CodeUsage, ResBlock, Tokenizer
 from maskgit.presets import Preset
-from maskgit.tokenizer import CodeUsage, ResBlock, Tokenizer
 from maskgit.training.feed import Feed, ImageSource
 from maskgit.training.images import save_grid, to_tensor
 from maskgit.training.loop import Average, DataOrder, RunOptions, step_generator
@@ -125,7 +125,7 @@ class TokenizerStage:
         self.optimisers = {"tokenizer": self._adam(self.tokenizer)}
         self.perceptual = perceptual
         if self.weights.adversarial:
-            from maskgit.discriminator import Discriminator
+            from maskgit.model.discriminator import Discriminator
 
             size = preset.tokenizer_image_size or preset.image_size
             discriminator = Discriminator(preset.channels, size).to(device)

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from maskgit.masking import held_out_masks, masks_from_uniforms
+from maskgit.model.masking import held_out_masks, masks_from_uniforms
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer, TransformerConfig
 from maskgit.presets import Preset
-from maskgit.tokenizer import Tokenizer
 from maskgit.training.images import save_grid
 from maskgit.training.loop import Average, RunOptions, step_generator
 from maskgit.training.token_stage import TokenStage, send, spread
 from maskgit.training.tokens import TokenSource
-from maskgit.transformer import Transformer, TransformerConfig
 
 VALIDATION_IMAGES = 2000
 VALIDATION_BATCH = 250

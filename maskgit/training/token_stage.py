@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 from maskgit.presets import Optimisation
 from maskgit.training.loop import Average, DataOrder, RunOptions, step_generator
 from maskgit.training.tokens import TokenSource

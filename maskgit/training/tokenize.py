@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskgit.data import load_split
-from maskgit.errors import UsageError
-from maskgit.image_folder import SPLITS, ImageFolder, open_folder
+from maskgit.common.errors import UsageError
+from maskgit.data.fashion_mnist import load_split
+from maskgit.data.image_folder import SPLITS, ImageFolder, open_folder
+from maskgit.model.tokenizer import Tokenizer
 from maskgit.presets import Preset
-from maskgit.tokenizer import Tokenizer
 from maskgit.training.feed import ArrayImages, ImageSource, decoded
 from maskgit.training.images import to_tensor
 from maskgit.training.shards import ShardTokens, ShardWriter

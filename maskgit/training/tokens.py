@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit.errors import UsageError
+from maskgit.common.errors import UsageError
 
 
 class TokenSource(Protocol):

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 from slurm.local_cluster.cluster import LocalCluster
 
 

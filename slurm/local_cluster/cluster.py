@@ -18,7 +18,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 from slurm.local_cluster.config import slurm_conf
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo", "scancel")

@@ -12,6 +12,6 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def resnet():
     """The shipped feature extractor of the embedded benchmark."""
-    from eval.features import get_extractor
+    from eval.features.registry import get_extractor
 
     return get_extractor("fashion-resnet")

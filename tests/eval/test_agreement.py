@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import agreement, agreement_libraries
-from eval.agreement_rows import compare, rows_of
-from eval.errors import Unavailable
+from eval.agreement import __main__ as agreement
+from eval.agreement import libraries as agreement_libraries
+from eval.agreement.rows import compare, rows_of
+from maskgit.common.errors import Unavailable
 
 ALWAYS = {"torch-fidelity", "clean-fid", "scikit-learn", "definition"}
 PAGE = Path(__file__).parents[2] / "docs" / "agreement.md"
@@ -195,7 +196,7 @@ class TestTFGAN:
         assert max(r.difference for r in exact) < 1e-6
 
     def test_placeholders_serve_as_bases_and_defaults_and_hide_nothing_else(self):
-        from eval.tfgan import import_tfgan
+        from eval.agreement.tfgan import import_tfgan
 
         gan = import_tfgan()
         assert gan is import_tfgan()
@@ -208,7 +209,7 @@ class TestTFGAN:
 
 
 def test_without_tensorflow_tfgan_says_how_to_get_it(monkeypatch):
-    from eval.tfgan import import_tfgan
+    from eval.agreement.tfgan import import_tfgan
 
     find = importlib.util.find_spec
     monkeypatch.setattr(

@@ -7,19 +7,19 @@ import zipfile
 import numpy as np
 import PIL.Image
 import pytest
-from tiny_extractor import Tiny
 
 from eval import evaluate as module
-from eval.density_coverage import density_coverage
-from eval.errors import Unavailable, UsageError
 from eval.evaluate import METRICS, choose_features, evaluate, parse_metrics
-from eval.features import Features
-from eval.fid import frechet_distance
-from eval.kid import kernel_distance
-from eval.measures import Measures, combine
-from eval.reference import Reference
-from eval.reference_build import build_reference
-from eval.statistics import Statistics
+from eval.features.registry import Features
+from eval.metrics.density_coverage import density_coverage
+from eval.metrics.fid import frechet_distance
+from eval.metrics.kid import kernel_distance
+from eval.metrics.registry import Measures, combine
+from eval.metrics.statistics import Statistics
+from eval.reference.build import build_reference
+from eval.reference.files import Reference
+from maskgit.common.errors import Unavailable, UsageError
+from tests.eval.tiny_extractor import Tiny
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (80, 8, 8, 3), dtype=np.uint8)
@@ -38,7 +38,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "get_extractor", get)
     monkeypatch.setitem(module.EXTRACTORS, "tiny", "")
     monkeypatch.setenv("MASKGIT_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("eval.reference.weights_sha256", lambda name, folder=None: "a" * 64)
+    monkeypatch.setattr("eval.reference.files.weights_sha256", lambda name, folder=None: "a" * 64)
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_features_are_chosen_by_reference_then_images_then_weights(
         if not weights:
             raise Unavailable("not here")
 
-    monkeypatch.setattr("eval.weights.weights_path", path)
+    monkeypatch.setattr("eval.weights.files.weights_path", path)
     build_reference("mine", REAL, Tiny())
     name, why = choose_features(np.zeros(shape, np.uint8), reference)
     assert name == expected

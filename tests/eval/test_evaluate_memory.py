@@ -11,9 +11,9 @@ import pytest
 SCRIPT = """
 import resource, sys
 import numpy as np
-from eval.features import Features
-from eval.measures import Measures
-from eval.reference import Reference
+from eval.features.registry import Features
+from eval.metrics.registry import Measures
+from eval.reference.files import Reference
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from eval.errors import Unavailable, UsageError
-from eval.features import extractor_info
+from eval.features.registry import extractor_info
 from eval.rejection import (
     PAPER_RATE,
     Rejection,
@@ -22,7 +21,8 @@ from eval.rejection import (
     num_kept,
     reject,
 )
-from eval.weights import SOURCES
+from eval.weights.files import SOURCES
+from maskgit.common.errors import Unavailable, UsageError
 
 RATES = st.sampled_from([0.005, 0.05, 0.1, 0.3, 1 / 3, 0.7, 1.0])
 
@@ -148,8 +148,8 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_the_embedded_classifier_keeps_real_images_of_the_class(resnet):
-    from eval.image_sets import read_idx
-    from eval.weights import ZOO
+    from eval.images.sets import read_idx
+    from eval.weights.files import ZOO
 
     folder = ZOO / "fashion-mnist"
     pixels = read_idx(next(folder.glob("*images*")), 3)[:60]

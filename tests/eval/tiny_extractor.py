@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from eval.features import Extractor
+from eval.features.registry import Extractor
 
 
 class Tiny(Extractor):

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from experiments import ablate_schedule
+from tests.paths import GOLDEN
 
 
 @pytest.fixture(scope="session")
@@ -13,8 +14,8 @@ def weights(tmp_path_factory):
     import torch
 
     from maskgit.checkpoints import save_model
-    from maskgit.tokenizer import Tokenizer, TokenizerConfig
-    from maskgit.transformer import Transformer, TransformerConfig
+    from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
+    from maskgit.model.transformer import Transformer, TransformerConfig
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
@@ -37,7 +38,7 @@ def small(monkeypatch):
     """Twenty held-out images instead of two thousand; one thread."""
     import torch
 
-    monkeypatch.setattr("experiments.engine.held_out_images.IMAGES", 20)
+    monkeypatch.setattr("experiments.sampler.held_out_images.IMAGES", 20)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -66,10 +67,9 @@ def run(monkeypatch, capsys, weights, tmp_path):
 def tiny(monkeypatch, tmp_path):
     """Registers the preset `tiny`; a folder with the golden official files under official names."""
     from dataclasses import replace
-    from pathlib import Path
 
     from maskgit import presets
-    from maskgit.tokenizer import TokenizerConfig
+    from maskgit.model.tokenizer import TokenizerConfig
 
     preset = replace(
         presets.get_preset("imagenet256"),
@@ -86,7 +86,7 @@ def tiny(monkeypatch, tmp_path):
         },
     )
     monkeypatch.setitem(presets.PRESETS, "tiny", lambda: preset)
-    golden = Path(__file__).parents[1] / "golden"
+    golden = GOLDEN
     folder = tmp_path / "official"
     folder.mkdir()
     for name in preset.official.values():

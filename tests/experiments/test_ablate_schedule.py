@@ -97,8 +97,8 @@ def test_neither_batch_size_nor_workers_nor_folder_change_a_token_or_a_key(run, 
 def test_a_new_metric_samples_nothing_again(run, tmp_path, monkeypatch):
     flags = ("--T", "2", "--schedules", "cosine", "--num-samples", "12")
     assert run(*flags, "--metrics", "fid")[0] == 0
-    monkeypatch.setattr("experiments.engine.sampling.sample_tokens", never)
-    monkeypatch.setattr("eval.features.Extractor.extract", never)
+    monkeypatch.setattr("experiments.sampler.sampling.sample_tokens", never)
+    monkeypatch.setattr("eval.features.registry.Extractor.extract", never)
     code, _, err = run(*flags, "--metrics", "precision,is,nll")
     assert code == 0, err
     assert "1 done" in err.splitlines()[-1]
@@ -132,7 +132,7 @@ def test_too_few_samples_for_a_metric_are_said_and_not_an_error(run, tmp_path):
 
 def test_keys_follow_the_networks_that_a_stage_needs(weights, tmp_path):
     from experiments.engine.cells import Cell
-    from experiments.engine.request import make_task, resolve
+    from experiments.sampler.request import make_task, resolve
     from maskgit.checkpoints import load_tokenizer, save_model
 
     def task(folder):
@@ -178,7 +178,7 @@ def test_a_dry_run_counts_measures_and_writes_nothing(run, tmp_path):
 
 
 def test_a_failed_cell_is_one_line_exit_1_and_in_the_report(run, tmp_path, monkeypatch):
-    from experiments.engine import sampling
+    from experiments.sampler import sampling
 
     real = sampling.sample_tokens
 
@@ -198,7 +198,7 @@ def test_a_failed_cell_is_one_line_exit_1_and_in_the_report(run, tmp_path, monke
     assert "run the same command again" in err.splitlines()[-1]
     assert "not today" in Path(out.strip()).read_text()
     monkeypatch.undo()
-    monkeypatch.setattr("experiments.engine.held_out_images.IMAGES", 20)
+    monkeypatch.setattr("experiments.sampler.held_out_images.IMAGES", 20)
     code, _, err = run(*GRID)
     assert code == 0
     assert "1 done, 3 cached" in err.splitlines()[-1]
@@ -222,7 +222,7 @@ def test_a_tampered_result_is_computed_again_with_one_line_of_warning(run, tmp_p
 
 
 def test_ctrl_c_says_how_to_go_on(run, tmp_path, monkeypatch):
-    from experiments.engine import sampling
+    from experiments.sampler import sampling
 
     real = sampling.sample_tokens
 

@@ -38,10 +38,8 @@ def tree_bytes(root: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_seven_schedules_of_imagenet256_stay_under_six_gigabytes(tmp_path):
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from official_writer import write_official_weights
-
     from maskgit.presets import get_preset
+    from tests.maskgit.official_writer import write_official_weights
 
     weights, out = tmp_path / "weights", tmp_path / "run"
     weights.mkdir()

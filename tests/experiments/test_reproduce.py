@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import reproduce
-from experiments.engine.errors import UsageError
 from experiments.studies import reproducing
 from experiments.studies.reproducing import EXPERIMENTS, arguments
+from maskgit.common.errors import UsageError
 
 
 @dataclass(frozen=True)

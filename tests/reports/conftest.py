@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from synthetic_run import write_run
 
 from reports.build import build
+from tests.reports.synthetic_run import write_run
 
 
 @pytest.fixture(scope="session")

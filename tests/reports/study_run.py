@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from synthetic_run import checksum
+
+from tests.reports.synthetic_run import checksum
 
 CLASSES = ["T-shirt", "trousers", "bag"]
 

@@ -9,13 +9,9 @@ clock jumps after the first cell, in the runner it has jumped from the start.
 import os
 import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-
-import engine_doubles
-
-from experiments.engine import lease
+from experiments.engine.store import lease
+from tests.experiments.engine import engine_doubles
 
 HOST, JUMP = os.environ["CLOCK_HOST"], float(os.environ["CLOCK_JUMP"])
 _real, _offset = time.time, [JUMP if __name__ == "__main__" else 0.0]

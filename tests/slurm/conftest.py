@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from slurm_doubles import PATHS
 
 from slurm.local_cluster.cluster import LocalCluster, why_not
 from slurm.profile import load_profile
 from slurm.submission import take_snapshot
+from tests.slurm.slurm_doubles import PATHS
 
 
 @pytest.fixture(scope="session")

@@ -1,29 +1,25 @@
-"""Cells that cost next to nothing, as a payload for jobs: see tests/engine/engine_doubles.py."""
+"""Cells that cost next to nothing, as a payload for jobs: see
+tests/experiments/engine/engine_doubles.py."""
 
 import json
-import os
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-
-from engine_doubles import Trivial, task
-
 from experiments.engine.check import check
 from experiments.engine.grid import grid_json, write_grid
-from experiments.engine.runner import Runner
-from experiments.engine.signals import Stopper
-from experiments.engine.store import Store, atomic_write
+from experiments.engine.run.runner import Runner
+from experiments.engine.run.signals import Stopper
+from experiments.engine.store.store import Store, atomic_write
 from slurm.shards import Work
 from slurm.submission import Payload
 from slurm.watch import collect
+from tests.experiments.engine.engine_doubles import Trivial, task
+from tests.paths import ROOT
 
-HERE = Path(__file__).parent
 # For the jobs, which import this file by name.
-PATHS = os.pathsep.join([str(HERE), str(HERE.parent / "engine")])
+PATHS = str(ROOT)
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,9 @@ def request(run, cells=12, seconds=0.05, **behave):
     """(payload, work) of a trivial grid; writes its grid.json, as the sweep that submits does."""
     arguments = {"run": str(run), "cells": cells, "seconds": seconds}
     arguments["behave"] = {str(i): kind.replace("_", "-") for kind, i in behave.items()}
-    payload = Payload("slurm_doubles:prepare", arguments, "slurm_doubles:report")
+    payload = Payload(
+        "tests.slurm.slurm_doubles:prepare", arguments, "tests.slurm.slurm_doubles:report"
+    )
     (Path(run) / "report").mkdir(parents=True, exist_ok=True)
     write_grid(Path(run), grid_json("trivial", "none", tasks(arguments), {}, {}))
     return payload, [Work(t.key, t.cost, t.group) for t in tasks(arguments)]

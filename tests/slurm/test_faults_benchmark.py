@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.engine.store import Store
+from experiments.engine.store.store import Store
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 

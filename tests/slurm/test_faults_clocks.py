@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_doubles import published, wait_for
 
 from experiments.engine.check import check
+from tests.slurm.slurm_doubles import published, wait_for
 
 SCRIPT = Path(__file__).with_name("clock_doubles.py")
 CELLS = 14

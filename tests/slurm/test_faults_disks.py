@@ -5,15 +5,15 @@ import os
 import subprocess
 
 import pytest
-from slurm_doubles import assert_sound, ended, request, states, wait_for
-from test_faults_jobs import done_cells, wait_until_done
 
+from maskgit.common.errors import UsageError
 from slurm import status
-from slurm.errors import UsageError
 from slurm.resubmit import resubmit
 from slurm.submission import keys_left
 from slurm.submit import submit
 from slurm.watch import collect
+from tests.slurm.slurm_doubles import assert_sound, ended, request, states, wait_for
+from tests.slurm.test_faults_jobs import done_cells, wait_until_done
 
 pytestmark = pytest.mark.slurm
 

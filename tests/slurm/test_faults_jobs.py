@@ -11,7 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_doubles import (
+
+from slurm import status
+from slurm.resubmit import missing_cells, resubmit
+from slurm.submission import keys_left
+from slurm.submit import submit
+from slurm.watch import collect
+from tests.slurm.slurm_doubles import (
     assert_sound,
     ended,
     request,
@@ -20,12 +26,6 @@ from slurm_doubles import (
     states,
     wait_for,
 )
-
-from slurm import status
-from slurm.resubmit import missing_cells, resubmit
-from slurm.submission import keys_left
-from slurm.submit import submit
-from slurm.watch import collect
 
 pytestmark = pytest.mark.slurm
 

@@ -3,15 +3,13 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from slurm.local_cluster import cluster as local
 from slurm.local_cluster.__main__ import main
 from slurm.local_cluster.cluster import LocalCluster
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 def wait_for(condition, seconds=40.0):

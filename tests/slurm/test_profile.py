@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurm.errors import UsageError
+from maskgit.common.errors import UsageError
 from slurm.profile import VARIABLE, load_profile, parse_time, profile_names
 
 

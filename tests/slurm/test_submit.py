@@ -6,10 +6,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from slurm_doubles import assert_sound, ended, request, started, states, wait_for
 
+from maskgit.common.errors import UsageError
 from slurm import status
-from slurm.errors import UsageError
 from slurm.job import Refused, run_shard
 from slurm.profile import load_profile
 from slurm.resubmit import missing_cells, resubmit
@@ -24,6 +23,7 @@ from slurm.submission import (
 )
 from slurm.submit import plan, plan_words, submit
 from slurm.watch import Queue, collect
+from tests.slurm.slurm_doubles import assert_sound, ended, request, started, states, wait_for
 
 
 @pytest.mark.slurm

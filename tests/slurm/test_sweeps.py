@@ -9,16 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_doubles import wait_for
 
 from experiments import ablate_schedule
 from experiments.engine import cli, remote
 from experiments.engine.check import check
-from experiments.engine.compute import available_cores
-from experiments.engine.errors import UsageError
 from experiments.engine.options import SweepOptions
-from slurm import errors as slurm_errors
+from experiments.sampler.compute import available_cores
+from maskgit.common.errors import UsageError
 from slurm.submission import load_submission
+from tests.slurm.slurm_doubles import wait_for
 
 GRID = ("--T", "4,8,12", "--num-samples", "10", "--metrics", "fid,is,nll")
 
@@ -149,7 +148,7 @@ def test_a_dry_run_prints_shards_hours_and_gpu_hours(start, tmp_path):
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(words, says):
-    with pytest.raises((UsageError, slurm_errors.UsageError), match=re.escape(says)):
+    with pytest.raises(UsageError, match=re.escape(says)):
         options(*words).check()
 
 

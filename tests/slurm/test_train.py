@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slurm_doubles import wait_for
-from test_faults_jobs import hurry
 
 from slurm import train
 from slurm.profile import load_profile
+from tests.slurm.slurm_doubles import wait_for
+from tests.slurm.test_faults_jobs import hurry
 
 ZOO = Path(__file__).parents[2] / "maskgit" / "zoo"
 STEPS = 24

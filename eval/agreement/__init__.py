@@ -1,0 +1,1 @@
+"""Our metrics beside those of other libraries on the same input."""

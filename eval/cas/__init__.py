@@ -1,0 +1,1 @@
+"""Classification accuracy score: a classifier trained on samples, tested on real images."""

@@ -1,1 +1,0 @@
-"""One file per feature extractor; `eval.features` is the registry that loads them by name."""

@@ -1,0 +1,1 @@
+"""Feature networks, a file each, and their registry."""

@@ -1,0 +1,302 @@
+"""The registry of feature extractors, and what they have in common.
+
+An extractor turns uint8 images into pooled features (FID, KID, precision/recall) and logits
+(Inception Score), and states its protocol: every number that comes from it carries that. To add
+one: a file in eval/extractors/ with a subclass of `Extractor`, its weights in
+eval/weights/files.py, one line in EXTRACTORS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+
+from maskgit.common.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+EXTRACTORS = {
+    "fashion-resnet": "eval.features.fashion_resnet:FashionResNetExtractor",
+    "efficientnet-lite0": "eval.features.efficientnet_lite0:EfficientNetLite0Extractor",
+    "inception-v3-compat": "eval.features.inception_v3_compat:InceptionV3CompatExtractor",
+    "inception-v3-clean": "eval.features.inception_v3_clean:InceptionV3CleanExtractor",
+    "inception-tfgan": "eval.features.inception_tfgan:InceptionTFGANExtractor",
+    "vgg16": "eval.features.vgg16:VGG16Extractor",
+    "dinov2-vit-l-14": "eval.features.dinov2:DINOv2Extractor",
+}
+
+
+class Features(NamedTuple):
+    """features float32 (n, D) and logits float32 (n, L) of the same n images; L of 0: none."""
+
+    features: np.ndarray
+    logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class ExtractorInfo:
+    """What is known of an extractor before its weights are there.
+
+    Attributes:
+        name: registry name.
+        dim: number D of features.
+        num_logits: number L of logits; 0 means that there is no Inception Score on it.
+        protocol: input range, resizing, layer, sizes (JSON-able); a loaded extractor's protocol
+            is this with the weights' file and sha256.
+    """
+
+    name: str
+    dim: int
+    num_logits: int
+    protocol: dict[str, object]
+
+
+def extractor_names() -> list[str]:
+    """Names that `get_extractor` accepts."""
+    return list(EXTRACTORS)
+
+
+def get_extractor(
+    name: str, weights_dir: str | Path | None = None, device: str = "cpu", *, amp: bool = False
+) -> Extractor:
+    """Load a feature extractor with its weights.
+
+    Args:
+        name: registry name, see EXTRACTORS.
+        weights_dir: folder with the weights; None looks where `eval.weights.files` says.
+        device: torch device to compute on.
+        amp: compute in bfloat16 where torch's autocast does so; the protocol says which.
+
+    Raises:
+        Unavailable: the weights are not on this machine.
+        UsageError: unknown name or device, broken weights, or a package that is not installed.
+    """
+    return _extractor_class(name)(weights_dir, device, amp=amp)
+
+
+def extractor_info(name: str) -> ExtractorInfo:
+    """Sizes and protocol constants of an extractor, without its weights.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    cls = _extractor_class(name)
+    return ExtractorInfo(cls.name, cls.dim, cls.num_logits, cls.describe())
+
+
+def _extractor_class(name: str) -> type[Extractor]:
+    if name not in EXTRACTORS:
+        raise UsageError(f"features {name!r}: expected one of {', '.join(EXTRACTORS)}")
+    module, cls = EXTRACTORS[name].split(":")
+    return getattr(importlib.import_module(module), cls)
+
+
+class Extractor:
+    """Base of the extractors. A subclass sets the class attributes and implements `load`,
+    `prepare` and `forward`.
+
+    Attributes:
+        name: registry name.
+        weights: its name in `eval.weights.files`, where that is another.
+        dim: number D of features.
+        num_logits: number L of logits; 0 if the network has no classifier.
+        input_range, resize, image_size, layer: what the network is given and which of its
+            outputs is taken; image_size is (H, W, C) after resizing.
+        weights_sha256: of the weights file.
+        protocol: what a number depends on: the above and the weights.
+    """
+
+    name: ClassVar[str]
+    weights: ClassVar[str] = ""
+    dim: ClassVar[int]
+    num_logits: ClassVar[int]
+    input_range: ClassVar[str]
+    resize: ClassVar[str]
+    image_size: ClassVar[tuple[int, int, int]]
+    layer: ClassVar[str]
+    # Every forward has exactly this many images (the last is filled up with black ones), so that
+    # a feature never depends on how many images come with it: libraries choose their kernels by
+    # the batch's shape.
+    chunk: int = 64
+    gpu_chunk: int = 64
+
+    def __init__(
+        self, weights_dir: str | Path | None = None, device: str = "cpu", *, amp: bool = False
+    ) -> None:
+        from eval.weights.files import checked_weights
+
+        self.device = check_device(device)
+        self.amp = amp
+        if self.device.type != "cpu":
+            self.chunk = self.gpu_chunk
+        self.check_packages()
+        found = checked_weights(self.weights or self.name, weights_dir)
+        self.weights_sha256 = found.sha256
+        self.protocol = {
+            **self.describe(),
+            "precision": "bfloat16 autocast" if amp else "float32",
+            "weights": found.name,
+            "weights_sha256": found.sha256,
+        }
+        self.load(found.path)
+
+    @classmethod
+    def describe(cls) -> dict[str, object]:
+        """The part of the protocol that does not depend on the weights."""
+        return {
+            "features": cls.name,
+            "input": cls.input_range,
+            "resize": cls.resize,
+            "image_size": list(cls.image_size),
+            "layer": cls.layer,
+            "dim": cls.dim,
+            "num_logits": cls.num_logits,
+        }
+
+    def check_packages(self) -> None:
+        """Raise a UsageError if a package that this extractor needs is not installed."""
+
+    def load(self, path: Path) -> None:
+        """Build the network on `self.device` with the weights at `path`.
+
+        Raises:
+            UsageError: the file does not hold weights of this network.
+        """
+        raise NotImplementedError
+
+    def prepare(self, images: np.ndarray) -> torch.Tensor:
+        """uint8 (n, H, W, C), n <= chunk -> the network's input (n, c, h, w), on the device."""
+        raise NotImplementedError
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Network input -> features (n, D), logits (n, L)."""
+        raise NotImplementedError
+
+    def extract(self, images: np.ndarray, batch_size: int = 256) -> Features:
+        """Features and logits of an array of images.
+
+        Args:
+            images: uint8 (n, H, W, C) with C of 1 or 3, n >= 1.
+            batch_size: images handed on at a time; never changes a number.
+
+        Raises:
+            UsageError: wrong type or shape, or a size this extractor does not take.
+        """
+        images = check_images(images)
+        if batch_size < 1:
+            raise UsageError(f"--batch-size {batch_size}: at least 1 is needed")
+        return self.extract_batches(
+            images[start : start + batch_size] for start in range(0, len(images), batch_size)
+        )
+
+    def extract_batches(self, batches: Iterable[np.ndarray]) -> Features:
+        """Features and logits, in order, of images that come in batches (each as for `extract`;
+        an extractor that resizes takes batches of different sizes)."""
+        parts = list(self.stream(batches))
+        if not parts:
+            raise UsageError("no images to extract features from")
+        features, logits = zip(*parts, strict=True)
+        return Features(np.concatenate(features), np.concatenate(logits))
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Features]:
+        """The same in parts of at most `chunk` images, in constant memory."""
+        import torch
+
+        waiting = None  # fewer than a chunk, for the next images to fill up
+        for images in batches:
+            images = check_images(images)
+            for start in range(0, len(images), self.chunk):
+                with torch.inference_mode():
+                    inputs = self.prepare(images[start : start + self.chunk])
+                    waiting = inputs if waiting is None else torch.cat([waiting, inputs])
+                if len(waiting) >= self.chunk:
+                    yield self._compute(waiting[: self.chunk])
+                    waiting = waiting[self.chunk :]
+        if waiting is not None and len(waiting):
+            yield self._compute(waiting)
+
+    def _compute(self, inputs: torch.Tensor) -> Features:
+        import torch
+
+        count = len(inputs)
+        with torch.inference_mode(), self._arithmetic():
+            if count < self.chunk:
+                black = inputs.new_zeros(self.chunk - count, *inputs.shape[1:])
+                inputs = torch.cat([inputs, black])
+            features, logits = self.forward(inputs)
+        return Features(
+            features[:count].float().cpu().numpy(), logits[:count].float().cpu().numpy()
+        )
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """float32 means float32: TensorFloat-32, torch's default for convolutions on a GPU, has
+        10 bits of mantissa."""
+        import torch
+
+        with contextlib.ExitStack() as stack:
+            if self.device.type == "cuda":
+                exact = {"deterministic": True, "allow_tf32": False}
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, **exact))
+            stack.enter_context(
+                torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
+            )
+            yield
+
+
+def check_images(images: np.ndarray) -> np.ndarray:
+    """Return images uint8 (n, H, W, C), or raise a UsageError that says what is wrong with them."""
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise UsageError(
+            f"images: expected uint8 (n, H, W, C) with C of 1 or 3, "
+            f"got {images.dtype} {images.shape}"
+        )
+    if 0 in images.shape:
+        raise UsageError(f"images: an empty array {images.shape}")
+    return images
+
+
+def check_device(device: str) -> torch.device:
+    """A torch device that exists here, or a UsageError."""
+    import torch
+
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device}: not available here ({reason})") from error
+
+
+def rgb_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """uint8 (n, H, W, 1 or 3) -> uint8 (n, 3, H, W) on the device, grey repeated."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return tensor.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
+
+
+def load_state(path: Path, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a torch file, read without running any code from it.
+
+    Raises:
+        UsageError: not a torch file of tensors.
+    """
+    import torch
+
+    from maskgit.common.errors import one_line
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the broken bytes lead it to
+        raise UsageError(f"{path}: not weights of {name} ({one_line(error)})") from error
+    if not isinstance(state, dict):
+        raise UsageError(f"{path}: not weights of {name} (holds a {type(state).__name__})")
+    return state

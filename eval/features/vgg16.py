@@ -1,0 +1,54 @@
+"""`vgg16`: features of improved precision and recall (Kynkaanniemi et al. 2019; the paper's
+Table 1), with torch-fidelity's resizing and layer: torchvision's VGG-16 up to the second hidden
+layer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.features.registry import Extractor, load_state, rgb_tensor
+from eval.features.tensorflow_resize import resize_bilinear_tf1
+from maskgit.common.errors import UsageError, one_line
+
+SIZE = 224
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images in [0, 1], as torchvision has them
+STD = (0.229, 0.224, 0.225)
+
+
+class VGG16Extractor(Extractor):
+    """4096 features of images of any size, grey or RGB; no logits."""
+
+    name = "vgg16"
+    dim = 4096
+    num_logits = 0
+    chunk = 8
+    input_range = f"RGB (grey repeated), (x / 255 - {MEAN}) / {STD}"
+    resize = f"bilinear as in TensorFlow 1 (no antialiasing) to {SIZE}x{SIZE}, not rounded"
+    image_size = (SIZE, SIZE, 3)
+    layer = "fc2_relu (second hidden layer, after its ReLU)"
+
+    def load(self, path: Path) -> None:
+        from torchvision.models import vgg16
+
+        with torch.device("meta"):  # 0.5 GB need not be initialised first
+            model = vgg16()
+        try:
+            model.load_state_dict(load_state(path, self.name), assign=True)
+        except RuntimeError as error:
+            raise UsageError(f"{path}: not weights of {self.name} ({one_line(error)})") from error
+        model.classifier = model.classifier[:5]
+        self.model = model.eval().requires_grad_(False).to(self.device)
+
+    def prepare(self, images: np.ndarray) -> Tensor:
+        inputs = resize_bilinear_tf1(rgb_tensor(images, self.device).float(), SIZE)
+        mean = torch.tensor([255 * value for value in MEAN], device=self.device)
+        std = torch.tensor([255 * value for value in STD], device=self.device)
+        return (inputs - mean[:, None, None]) / std[:, None, None]
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model(inputs), inputs.new_empty(len(inputs), 0)

@@ -1,0 +1,1 @@
+"""Sets of images to measure: folders, archives, arrays."""

@@ -1,0 +1,1 @@
+"""The measures, a file each, and their registry."""

@@ -1,0 +1,125 @@
+"""Improved precision and recall (Kynkaanniemi et al. 2019), k = 3.
+
+A set of features spans a manifold: the union of balls around its points, each reaching to the
+point's k-th nearest neighbour in the set. Precision is the share of generated points inside the
+real manifold, recall the share of real points inside the generated one. Both depend on the sizes
+of the two sets: compare only numbers of equal sizes.
+
+Exact: what rounding could decide (a point on the rim of a ball, as when images are repeated or
+copied from the training set) is decided by differences in float64, so the result does not depend
+on blocks or threads. `eval/neighbours/search.py` says how most pairs are spared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from eval.metrics.statistics import check_features
+from eval.neighbours.search import Cloud
+from maskgit.common.errors import UsageError
+
+METRIC = "precision-recall"
+VERSION = 1
+
+
+def metric_ids(features: str) -> dict[str, str]:
+    """`precision.FEATURES.vN` and `recall.FEATURES.vN`: what may share a column."""
+    return {name: f"{name}.{features}.v{VERSION}" for name in ("precision", "recall")}
+
+
+class Manifold:
+    """A set of features and the ball around each; built once, asked often.
+
+    Attributes:
+        k: the neighbour that sets a ball's radius.
+        points: the features, a tensor (n, D), float32 if they came so, else float64.
+        radii: squared radius of each ball, float64 (n,).
+
+    Args:
+        features: (n, D), n > k.
+        k, what: see above; what the features are called in an error.
+        like: a manifold that will be compared with this one, which makes both faster and changes
+            no number.
+
+    Raises:
+        UsageError: wrong shape, NaN or infinite values, k < 1, or fewer than k + 1 points.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        k: int = 3,
+        what: str = "features",
+        like: Manifold | None = None,
+    ) -> None:
+        if k < 1:
+            raise UsageError(f"precision/recall k={k}: at least 1 is needed")
+        features = check_features(features, what)
+        if len(features) < k + 1:
+            raise UsageError(
+                f"{what}: precision/recall with k={k} needs at least {k + 1} images, "
+                f"got {len(features)}"
+            )
+        self.k = k
+        if like is not None:
+            features = like._fitting(features)
+        self._cloud: Cloud = Cloud(features, None if like is None else like._cloud)
+        self.radii = self._cloud.squared_radii(k)
+
+    @property
+    def points(self) -> torch.Tensor:
+        return self._cloud.points
+
+    def contains(self, features: np.ndarray | Manifold) -> np.ndarray:
+        """Whether each point of an array (m, D), or of another manifold, lies in any ball (the rim
+        included); bool (m,).
+
+        Raises:
+            UsageError: wrong shape, another number of columns, NaN or infinite values.
+        """
+        return self._cloud.inside_any(self._asked(features), self.radii).numpy()
+
+    def counts(self, features: np.ndarray | Manifold) -> np.ndarray:
+        """How many points of an array (m, D), or of another manifold, each ball holds (the rim
+        left out); int64 (n,).
+
+        Raises:
+            UsageError: as `contains`.
+        """
+        return self._cloud.counts_inside(self._asked(features), self.radii).numpy()
+
+    def _asked(self, features: np.ndarray | Manifold) -> np.ndarray | Cloud:
+        if isinstance(features, Manifold):
+            self._fitting(features.points[:1].numpy())
+            return features._cloud
+        return self._fitting(check_features(features))
+
+    def _fitting(self, features: np.ndarray) -> np.ndarray:
+        if features.shape[1] != self.points.shape[1]:
+            raise UsageError(
+                f"features: {features.shape[1]} columns, the manifold has {self.points.shape[1]}"
+            )
+        return features
+
+
+def precision_recall(
+    real: np.ndarray | Manifold, generated: np.ndarray, k: int = 3
+) -> tuple[float, float]:
+    """Precision and recall, each in [0, 1].
+
+    Args:
+        real: features (n, D), or their `Manifold` with the same k (prepared once for many calls).
+        generated: features (m, D); m may differ from n.
+        k: the neighbour that sets a ball's radius.
+
+    Raises:
+        UsageError: wrong shapes, NaN or infinite values, or fewer than k + 1 points on a side.
+    """
+    if not isinstance(real, Manifold):
+        real = Manifold(real, k, "real features")
+    elif real.k != k:
+        raise UsageError(f"the real manifold was built with k={real.k}, asked for k={k}")
+    fake = Manifold(generated, k, "generated features", like=real)
+    precise, recalled = real._cloud.inside_each(fake._cloud, real.radii, fake.radii)
+    return float(precise.double().mean()), float(recalled.double().mean())

@@ -1,0 +1,1 @@
+"""Statistics of real images that samples are measured against."""

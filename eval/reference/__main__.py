@@ -1,0 +1,183 @@
+"""`python -m eval.reference`: prepare references once, list them, check them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from eval.console import exit_code
+from maskgit.common.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from eval.reference.files import Reference
+
+DESCRIPTION = """References: real images turned into mean, covariance and some features, once.
+
+They lie in references/ below $MASKGIT_BENCH_CACHE or ~/.cache/maskgit-bench.
+"""
+
+
+def build(
+    name: tyro.conf.Positional[str],
+    images: str,
+    features: str,
+    num_images: int | None = None,
+    keep_features: int = 10_000,
+    pad: int | None = None,
+    skip_broken: bool = False,
+    batch_size: int = 256,
+    weights_dir: str | None = None,
+    device: str = "auto",
+    description: str = "",
+) -> None:
+    """Turn images into a reference, or say that it is there and up to date.
+
+    Args:
+        name: what python -m eval --reference finds it by.
+        images: folder (nested ones too), .zip, .npz, .npy or IDX file.
+        features: feature network, as python -m eval.weights list shows them.
+        num_images: use so many of the images, drawn with a fixed seed.
+        keep_features: features kept for precision, recall and KID.
+        pad: put every image in the middle of a black square of this size.
+        skip_broken: leave out files that are no usable images, and say so.
+        batch_size: images read at a time; bounds memory, changes no number.
+        weights_dir: folder with the network's weights.
+        device: torch device; auto takes a GPU if there is one.
+        description: one line on the images, kept with the reference.
+    """
+    from eval.console import choose_device, progress_bar
+    from eval.features.registry import get_extractor
+    from eval.images.source import ImageSource
+    from eval.reference.build import build_reference
+    from eval.reference.files import built_path
+
+    path = built_path(name, features)
+    before = path.stat().st_mtime_ns if path.is_file() else None
+    extractor = get_extractor(features, weights_dir, choose_device(device))
+    resizes = extractor.protocol.get("resize") != "none"
+    source = ImageSource(images, num_images, skip_broken=skip_broken, pad=pad, any_size=resizes)
+    with progress_bar() as progress:
+        reference = build_reference(
+            name,
+            source,
+            extractor,
+            keep_features=keep_features,
+            batch_size=batch_size,
+            description=description,
+            progress=progress,
+        )
+    for note in reference.protocol.get("notes", []):
+        print(note, file=sys.stderr)
+    same = path.stat().st_mtime_ns == before
+    print(f"{'up to date' if same else 'built'}: {_line(reference)}\n{path}")
+
+
+def import_(
+    publisher: tyro.conf.Positional[Literal["adm", "clean-fid"]],
+    file: tyro.conf.Positional[Path],
+    name: str,
+    features: str | None = None,
+    num_images: int = 0,
+) -> None:
+    """Take the mean and covariance that ADM or clean-fid publish (an npz with mu and sigma).
+
+    Args:
+        publisher: who made the file.
+        file: the npz.
+        name: what python -m eval --reference finds it by.
+        features: network it was made with; default: inception-v3-compat for adm,
+            inception-v3-clean for clean-fid.
+        num_images: number of images behind it, which the file does not say.
+    """
+    from eval.reference.build import import_statistics
+    from eval.reference.files import built_path
+
+    reference = import_statistics(publisher, file, name, features, num_images)
+    print(f"imported: {_line(reference)}\n{built_path(name, reference.extractor)}")
+
+
+def list_(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:
+    """List the references on this machine, shipped and built.
+
+    Args:
+        as_json: print JSON.
+    """
+    from eval.reference.files import REFERENCES, built_references
+
+    names = list(dict.fromkeys([*REFERENCES, *built_references()]))
+    rows = [_row(name, extractor) for name in names for extractor in _extractors(name)]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(row.get("broken") or f"{row['line']}  {row['description']}".rstrip())
+
+
+def verify(
+    name: tyro.conf.Positional[str],
+    features: str | None = None,
+    images: str | None = None,
+    weights_dir: str | None = None,
+) -> None:
+    """Check a reference: file, numbers, weights and, where they still are, its images.
+
+    Args:
+        name: of the reference.
+        features: one network only; default all there are.
+        images: where the images are now; default: where they were.
+        weights_dir: folder with the network's weights.
+    """
+    from eval.reference.files import reference_extractors
+    from eval.reference.verify import verify_reference
+
+    extractors = [features] if features is not None else reference_extractors(name)
+    if not extractors:
+        raise Unavailable(f"reference {name!r}: there is none of this name here")
+    for extractor in extractors:
+        for line in verify_reference(name, extractor, images, weights_dir):
+            print(f"{name} on {extractor}: {line}")
+
+
+def _extractors(name: str) -> list[str]:
+    from eval.reference.files import reference_extractors
+
+    return reference_extractors(name)
+
+
+def _row(name: str, extractor: str) -> dict[str, object]:
+    from eval.reference.files import read_reference, reference_path
+
+    try:
+        reference = read_reference(reference_path(name, extractor), name)
+    except UsageError as error:
+        return {"name": name, "features": extractor, "broken": str(error)}
+    return {
+        "name": name,
+        "features": extractor,
+        "n": reference.n,
+        "kept_features": len(reference.features),
+        "sha256": reference.sha256,
+        "description": reference.description,
+        "line": _line(reference),
+    }
+
+
+def _line(reference: Reference) -> str:
+    n = f"{reference.n} images" if reference.n else "number of images unknown"
+    kept = f"{len(reference.features)} features kept" if len(reference.features) else "no features"
+    return f"{reference.name} on {reference.extractor}: {n}, {kept}, sha256 {reference.sha256[:12]}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    commands: dict[str, Any] = {"build": build, "import": import_, "list": list_, "verify": verify}
+    return exit_code(
+        lambda: tyro.extras.subcommand_cli_from_dict(
+            commands, args=arguments, prog="python -m eval.reference", description=DESCRIPTION
+        ),
+        "interrupted: the same command goes on from there",
+    )

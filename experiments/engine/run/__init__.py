@@ -1,0 +1,1 @@
+"""Runs tasks: inline, in worker processes, with leases and signals."""

@@ -1,0 +1,1 @@
+"""What computes a cell that samples: networks, sampling, decoding, measuring."""

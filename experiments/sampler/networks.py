@@ -1,0 +1,176 @@
+"""The networks of a grid: which file each is, that it fits the preset, and what it hashes to."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.engine.keys import digest
+from maskgit.common.errors import UsageError
+
+if TYPE_CHECKING:
+    from maskgit.presets import Preset
+
+# Official files do not say it; maskgit_class_cond_config.py of google-research/maskgit does.
+OFFICIAL_SCHEDULE = "cosine"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network on disk.
+
+    Attributes:
+        path: our folder, or an official flax file.
+        sha256: of its weights.
+        sizes: its configuration, plain data. The number of heads, say, changes every number and
+            cannot be seen in the weights of our own files.
+        card: the model card; an official file has none, so what is known of it stands there.
+        bytes: what its weights take in memory, as float32.
+    """
+
+    path: Path
+    sha256: str
+    sizes: dict[str, Any]
+    card: dict[str, Any]
+    bytes: int
+
+    @property
+    def identity(self) -> list[str]:
+        """What stands for the network in a key."""
+        return [self.sha256, digest(self.sizes)]
+
+
+def network_name(cell: Mapping[str, Any]) -> str:
+    """The name of the network that samples a cell, as `checkpoints.paths.model_path` takes it."""
+    if cell["sampler"] == "autoregressive":
+        return "autoregressive"
+    return f"transformer-{cell['schedule']}"
+
+
+def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) -> dict[str, Network]:
+    """Find, load and check networks, so that a damaged one is known before any work.
+
+    A file that serves several schedules is hashed and loaded once, and let go again.
+
+    Raises:
+        UsageError: (of any of our packages) one is missing, damaged, or does not fit the preset.
+    """
+    from maskgit.checkpoints.paths import model_path
+
+    return {
+        name: _look_at(preset, name.partition("-")[0], model_path(preset, name, weights))
+        for name in names
+    }
+
+
+def _look_at(preset: Preset, role: str, path: Path) -> Network:
+    from maskgit.checkpoints import read_card
+
+    # A folder knows its codes, an official file does not.
+    codes = preset.num_codes if path.is_file() else None
+    config, count, sha256 = _read(role, path, codes, _state(path))
+    if role == "tokenizer":
+        pairs = [
+            ("codes", config.num_codes, preset.num_codes),
+            ("channels", config.channels, preset.channels),
+            ("pixels per token", config.downsampling, preset.tokenizer.downsampling),
+        ]
+    else:
+        pairs = [
+            ("codes", config.num_codes, preset.num_codes),
+            ("classes", config.num_classes, preset.num_classes),
+            ("tokens", config.num_tokens, preset.num_tokens),
+        ]
+    for what, got, expected in pairs:
+        if got != expected:
+            raise UsageError(f"{path}: {got} {what}, --preset {preset.name} has {expected}")
+    sizes = asdict(config)
+    return Network(
+        path=path,
+        sha256=sha256,
+        sizes=sizes,
+        card=read_card(path) if path.is_dir() else _official_card(preset, role, path, sizes),
+        bytes=4 * count,
+    )
+
+
+@lru_cache(maxsize=64)
+def _read(role: str, path: Path, codes: int | None, state: object) -> tuple[Any, int, str]:
+    """(configuration, number of parameters, sha256) of a network, which is let go again.
+
+    state: of its files, so that one that was replaced is read anew; a large one is read once for
+    all the grids of a process.
+    """
+    from maskgit import checkpoints
+
+    model: Any
+    if role == "tokenizer":
+        model = checkpoints.load_tokenizer(path)
+    elif role == "autoregressive":
+        model = checkpoints.load_autoregressive(path)
+    else:
+        model = checkpoints.load_transformer(path, num_codes=codes)
+    config, count = model.config, sum(parameter.numel() for parameter in model.parameters())
+    del model
+    give_back()
+    return config, count, checkpoints.weights_sha256(path)
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system, where the C library can: glibc keeps what it got."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _state(path: Path) -> tuple[tuple[int, int, int], ...]:
+    """Size, time and inode of a model's files."""
+    files = [path] if path.is_file() else [path / "config.json", path / "model.safetensors"]
+    found = [file.stat() for file in files if file.is_file()]
+    return tuple((stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in found)
+
+
+def _official_card(preset: Preset, role: str, path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
+    card = {"format": "official flax file", "name": path.name, "sizes": sizes}
+    if role == "transformer" and path.name == preset.official.get(role):
+        card["schedule"] = OFFICIAL_SCHEDULE
+    return card
+
+
+def shared_words(networks: Mapping[str, Network]) -> str:
+    """In plain words, which transformers serve several schedules; empty if none does.
+
+    networks: schedule -> the transformer that decodes it.
+    """
+    users: dict[str, list[str]] = {}
+    for schedule, network in networks.items():
+        users.setdefault(network.sha256, []).append(schedule)
+    parts = []
+    for schedules in users.values():
+        if len(schedules) > 1:
+            network = networks[schedules[0]]
+            trained = network.card.get("schedule")
+            how = f"trained with the {trained} schedule" if trained else "training schedule unknown"
+            every = len(schedules) == len(networks)
+            whom = "every schedule" if every else ", ".join(schedules)
+            parts.append(f"one transformer, {how}, decoded with {whom}")
+    return "; ".join(parts)
+
+
+def check_jax() -> None:
+    """Whether the JAX backend can be imported.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("jax") is None:
+        raise UsageError(
+            "--backend jax: needs the extra `jax`: pip install 'maskgit-bench[jax]', "
+            "or take --backend torch"
+        )

@@ -1,0 +1,1 @@
+"""The study behind experiments/class_conditional.py: what is asked and what computes a cell."""

@@ -1,0 +1,66 @@
+"""Figure 2: what is known after every iteration, MaskGIT beside the autoregressive baseline.
+
+A cell is one sampler. Its arrays hold, for a few classes, the masks and the images decoded from the
+sample of every iteration (MaskGIT predicts all tokens in each), or from the tokens so far (the
+baseline has no more); its metrics count the tokens still unknown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.engine.cells import Outcome
+
+if TYPE_CHECKING:
+    from experiments.studies.base import Context
+
+METRICS = {"iterations": "iterations.trace.v1", "half": "half-known.trace.v1"}
+# Most frames kept of the baseline, evenly spread, the last among them; fewer of large images.
+FRAMES, FEWEST = 64, 16
+FRAME_PIXELS = 2**22  # of all frames
+
+
+def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+    """One sampler's trace: cell has sampler, steps, seed and classes."""
+    import torch
+
+    from maskgit.decoding import generate
+    from maskgit.sampling.autoregressive import generate_autoregressive
+
+    labels = torch.tensor(cell["classes"], device=context.device)
+    if cell["sampler"] == "maskgit":
+        model = context.transformer
+        trace = generate(model, labels, steps=cell["steps"], seed=cell["seed"], trace=True)
+    else:
+        model = context.autoregressive
+        trace = generate_autoregressive(model, labels, seed=cell["seed"], trace=True)
+    unknown = trace.masked.sum(dim=2)[:, 0].cpu().numpy()
+    unknown[-1] = 0  # the image is the last sample, with nothing masked
+    iterations = len(unknown)
+    most = FRAME_PIXELS // (len(labels) * context.preset.image_size**2)
+    frames = min(iterations, max(FEWEST, min(FRAMES, most)))
+    kept = np.unique(np.linspace(0, iterations - 1, frames).round().astype(int))
+    tokens = trace.tokens[kept].cpu().numpy()
+    masked = trace.masked[kept].cpu().numpy()
+    masked[-1] = False
+    # A token that the baseline has not drawn yet is shown grey; any code stands in for it here.
+    flat = np.where(tokens >= model.config.num_codes, 0, tokens).reshape(-1, tokens.shape[2])
+    images = np.concatenate(list(context.decode(flat)))
+    return Outcome(
+        metrics={
+            "iterations": {"id": METRICS["iterations"], "value": float(iterations)},
+            "half": {
+                "id": METRICS["half"],
+                "value": float(1 + np.argmax(unknown <= model.config.num_tokens / 2)),
+            },
+        },
+        protocol={"seed": cell["seed"], "versions": context.versions()},
+        arrays={
+            "images": images.reshape(*tokens.shape[:2], *images.shape[1:]),
+            "masked": masked.reshape(*tokens.shape[:2], *context.preset.grid),
+            "iterations": (kept + 1).astype(np.int64),
+            "unknown": unknown.astype(np.int64),
+        },
+    )

@@ -1,0 +1,28 @@
+"""Models on disk: our own folders, official flax files, and where they are found.
+
+The public functions are imported at their first use, so that command lines that load no network
+answer without importing torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maskgit.checkpoints.folder import load_autoregressive as load_autoregressive
+    from maskgit.checkpoints.folder import load_model as load_model
+    from maskgit.checkpoints.folder import load_tokenizer as load_tokenizer
+    from maskgit.checkpoints.folder import load_transformer as load_transformer
+    from maskgit.checkpoints.folder import model_kind as model_kind
+    from maskgit.checkpoints.folder import read_card as read_card
+    from maskgit.checkpoints.folder import save_model as save_model
+    from maskgit.checkpoints.folder import weights_sha256 as weights_sha256
+    from maskgit.checkpoints.paths import zoo_path as zoo_path
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    module = "paths" if name == "zoo_path" else "folder"
+    return getattr(import_module(f"maskgit.checkpoints.{module}"), name)

@@ -1,0 +1,110 @@
+"""Size and sha256 of a downloaded file, written next to it when it is first used.
+
+Nobody publishes checksums of the official checkpoints, so the first download is trusted and every
+later use is held against it. A file without a record is not checked.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from maskgit.common.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known about a file."""
+
+    size: int  # bytes
+    sha256: str  # hexadecimal
+    url: str  # where it came from; empty for a file that was put there by hand
+
+
+def record_path(file: Path) -> Path:
+    """Where the record of a file is kept."""
+    return file.with_name(f"{file.name}.record.json")
+
+
+def read_record(file: Path) -> Record | None:
+    """The record of a file, or None if there is none.
+
+    Raises:
+        UsageError: the record is there but not readable; without it nothing could be checked.
+    """
+    path = record_path(file)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        record = Record(int(content["size"]), str(content["sha256"]), str(content["url"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path}: not a readable record ({error}); remove it to trust {file.name} anew"
+        ) from None
+    return record
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Write the record of a file, whole or not at all."""
+    path = record_path(file)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as handle:
+            handle.write(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_size(file: Path) -> None:
+    """Compare a file's size with its record, if it has one; reads nothing of the file.
+
+    Raises:
+        UsageError: they differ.
+    """
+    record = read_record(file)
+    size = file.stat().st_size
+    if record is not None and size != record.size:
+        raise _mismatch(file, f"{size} bytes", str(record.size))
+
+
+def check_file(file: Path) -> None:
+    """Compare a file's size and sha256 with its record, if it has one.
+
+    A file is read once a process: its size and time of change tell whether it is still that file.
+
+    Raises:
+        UsageError: they differ.
+    """
+    record = read_record(file)
+    if record is None:
+        return
+    check_size(file)
+    if sha256_of(file) != record.sha256:
+        raise _mismatch(file, f"sha256 {sha256_of(file)}", record.sha256)
+
+
+def sha256_of(file: Path) -> str:
+    """sha256 of a file in hexadecimal, remembered while size and time of change stay."""
+    stat = file.stat()
+    return _sha256(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _mismatch(file: Path, got: str, expected: str) -> UsageError:
+    return UsageError(
+        f"{file}: {got}, its record says {expected}; remove {file.name} and "
+        f"{record_path(file).name} to fetch it again"
+    )

@@ -1,0 +1,1 @@
+"""Images for training and editing: Fashion-MNIST, image folders, photos."""

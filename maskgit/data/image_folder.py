@@ -1,0 +1,190 @@
+"""Images in folders, one folder for each class (torchvision's ImageFolder layout).
+
+    DATA/train/n01440764/....JPEG      DATA/val/n01440764/....JPEG
+
+Classes are numbered by the sorted names of their folders. For ImageNet these are the WordNet ids,
+so the numbers are those of everyone's class lists and of the released weights.
+
+The official code was released without its input pipeline, and the paper says "RandomResizeAndCrop"
+only. Crops here are torchvision's RandomResizedCrop with its own aspect ratios, 3/4 to 4/3; the
+share of the area and the flip come from the preset. The random numbers of a crop follow from (seed,
+epoch, number of the image): not from the worker that decodes it, the process, or a resume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskgit.common.errors import UsageError
+from maskgit.presets import Preset
+
+SPLITS = ("train", "val")
+ASPECT_RATIOS = (3.0 / 4.0, 4.0 / 3.0)
+CROPS = ("random-resized", "center")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a file becomes a square image."""
+
+    size: int  # pixels a side
+    crop: str = "center"  # or "random-resized"
+    scale: tuple[float, float] = (1.0, 1.0)  # share of the area, for "random-resized"
+    flip: bool = False  # mirror every second crop
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise UsageError(f"crop {self.crop}: expected one of {', '.join(CROPS)}")
+        low, high = self.scale
+        if not 0.0 < low <= high <= 1.0:
+            raise UsageError(f"crop scale {self.scale}: expected 0 < lowest <= highest <= 1")
+
+    def __call__(self, image: Any, seed: int, epoch: int, index: int) -> Any:
+        """A PIL image of any size -> one of size x size, by the numbers of (seed, epoch, index).
+
+        Bilinear with antialiasing, as torchvision does by default. "center" scales the shorter
+        side to `size` and cuts the middle.
+        """
+        import torch
+        from torchvision.transforms import RandomResizedCrop
+        from torchvision.transforms import functional as F
+
+        words = np.random.SeedSequence([seed, epoch, index]).generate_state(2, np.uint32)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
+            size = [self.size, self.size]
+            if self.crop == "random-resized":
+                box = RandomResizedCrop.get_params(image, list(self.scale), list(ASPECT_RATIOS))
+                image = F.resized_crop(image, *box, size)
+            else:
+                image = F.center_crop(F.resize(image, [self.size]), size)
+            if self.flip and torch.rand(()) < 0.5:
+                image = F.hflip(image)
+        return image
+
+    def describe(self) -> dict[str, Any]:
+        """For a file that says how tokens were made."""
+        return {**asdict(self), "scale": list(self.scale)}
+
+
+class ImageFolder:
+    """One split of a data set: `labels` int64 (n,), and images decoded when they are asked for."""
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        augmentation: Augmentation,
+        *,
+        seed: int = 0,
+        num_classes: int | None = None,
+        conditional: bool = True,
+        channels: int = 3,
+    ):
+        """root holds train/ and val/; with conditional=False folders do not matter, labels are 0.
+
+        Raises:
+            UsageError: no such folder, no images, or not num_classes class folders.
+        """
+        self.folder = Path(root).expanduser() / split
+        self.augmentation, self.seed = augmentation, seed
+        self.mode = {1: "L", 3: "RGB"}[channels]
+        if not self.folder.is_dir():
+            raise UsageError(
+                f"--data {root}: expected the folders {' and '.join(SPLITS)} in it, with one "
+                f"folder of images for each class; {self.folder} is missing"
+            )
+        self.paths, self.labels, self.classes = (
+            _by_class(self.folder) if conditional else _all_images(self.folder)
+        )
+        if conditional and num_classes not in (None, len(self.classes)):
+            raise UsageError(
+                f"--data {root}: {len(self.classes)} class folders in {self.folder}, the preset "
+                f"has {num_classes} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int, epoch: int = 0) -> np.ndarray:
+        """Image `index` with the crop of `epoch`: uint8 (size, size, C).
+
+        Raises:
+            UsageError: the file is not a readable image; the message names it.
+        """
+        from PIL import Image
+
+        path = self.paths[index]
+        try:
+            with Image.open(path) as file:
+                image = file.convert(self.mode)
+        except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ...
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{path}: not a readable image ({reason})") from error
+        pixels = np.asarray(self.augmentation(image, self.seed, epoch, index))
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+    def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
+        """Images uint8 (b, size, size, C); arguments as for a token source."""
+        epochs = np.broadcast_to(epoch, picked.shape)
+        pairs = zip(picked.tolist(), epochs.tolist(), strict=True)
+        return np.stack([self.image(i, e) for i, e in pairs])
+
+
+def open_folder(
+    preset: Preset, root: Path | None, split: str, *, size: int, seed: int = 0
+) -> ImageFolder:
+    """A split as a preset wants it: the train split augmented, the val split cropped centrally.
+
+    Raises UsageError: no folder is given, it does not fit the preset, or the two splits have other
+    classes.
+    """
+    if root is None:
+        raise UsageError(
+            f"--data: the preset {preset.name} needs a folder with {' and '.join(SPLITS)}"
+        )
+    augmentation = Augmentation(size)
+    if split == "train":
+        augmentation = Augmentation(size, preset.crop, preset.crop_scale, preset.flip)
+    return ImageFolder(
+        root,
+        split,
+        augmentation,
+        seed=seed,
+        num_classes=preset.num_classes,
+        conditional=preset.conditional,
+        channels=preset.channels,
+    )
+
+
+def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
+    """Raises UsageError where a class number would mean two things."""
+    if train.classes != val.classes:
+        odd = sorted(set(train.classes) ^ set(val.classes))[0]
+        raise UsageError(
+            f"{val.folder}: not the classes of {train.folder} ({odd} is in one of them only)"
+        )
+
+
+def _by_class(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    from torchvision.datasets import ImageFolder as Listing
+
+    try:
+        listing = Listing(str(folder))
+    except FileNotFoundError as error:  # no class folders, or one of them without images
+        raise UsageError(f"{folder}: {' '.join(str(error).split())}") from error
+    paths, labels = zip(*listing.samples, strict=True)
+    return list(paths), np.array(labels, np.int64), listing.classes
+
+
+def _all_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    paths = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+    if not paths:
+        raise UsageError(f"{folder}: no images ({', '.join(IMG_EXTENSIONS)}) in it")
+    return paths, np.zeros(len(paths), np.int64), []

@@ -1,0 +1,141 @@
+"""A user's photo as a model's input, and what in it a box or a mask of the user's means."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from maskgit.common.errors import UsageError
+from maskgit.presets import Preset
+from maskgit.sampling.editing import Box
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo cut to a centred square and scaled to the model's size."""
+
+    image: Tensor  # (1, C, S, S) float32 in [0, 1]
+    size: tuple[int, int]  # height and width of the file
+    offset: tuple[float, float]  # top and left of the square in the file; negative where padded
+    scale: float  # the model's pixels per pixel of the file
+
+    def box(self, text: str) -> Box:
+        """`TOP,LEFT,HEIGHT,WIDTH` in the file's pixels as a box in the model's.
+
+        Raises:
+            UsageError: not four whole numbers, or outside the photo or the square used of it.
+        """
+        try:
+            box = Box(*(int(word) for word in text.split(",")))
+        except (TypeError, ValueError):
+            raise UsageError(
+                f"--box {text}: expected TOP,LEFT,HEIGHT,WIDTH, four whole numbers of pixels"
+            ) from None
+        box.check(*self.size)
+        top, left = (
+            round((x - o) * self.scale)
+            for x, o in zip((box.top, box.left), self.offset, strict=True)
+        )
+        height, width = (max(1, round(x * self.scale)) for x in (box.height, box.width))
+        side = self.image.shape[2]
+        if top < 0 or left < 0 or top + height > side or left + width > side:
+            raise UsageError(
+                f"--box {text}: reaches beyond the central square of the photo, of which the model "
+                f"sees {side}x{side} pixels; crop the photo first"
+            )
+        return Box(top, left, height, width)
+
+    def mask(self, path: Path) -> np.ndarray:
+        """A mask image of the photo's size -> (S, S) bool, True where it is above half of white.
+
+        Raises:
+            UsageError: unreadable, or of another size.
+        """
+        mask = _open(path, "--mask").convert("L")
+        if (mask.height, mask.width) != self.size:
+            raise UsageError(
+                f"--mask {path}: {mask.height}x{mask.width}, expected the photo's "
+                f"{self.size[0]}x{self.size[1]} pixels"
+            )
+        side = self.image.shape[2]
+        return np.asarray(_square(mask, side, Image.Resampling.NEAREST)[0]) > 127
+
+
+def load_photo(path: Path, preset: Preset) -> Photo:
+    """Read an image file for a preset's tokenizer: turned upright, on white where transparent.
+
+    A photo that is not square is cut to its central square, one of another size is scaled
+    (bicubic); both are said on stderr. For `embedded` a 28x28 image is padded by 2 black pixels a
+    side, as its data are.
+
+    Raises:
+        UsageError: missing or not a readable image.
+    """
+    image = ImageOps.exif_transpose(_open(path, "--input"))
+    assert image is not None
+    if image.has_transparency_data:
+        print(f"{path}: transparent pixels are put on white", file=sys.stderr)
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    if image.mode.startswith("I"):  # 16 bits of grey, which PIL would cut off, not scale
+        image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+    image = image.convert("L" if preset.channels == 1 else "RGB")
+    size = image.height, image.width
+    if preset.name == "embedded" and size == (28, 28):
+        padded, offset, scale = ImageOps.expand(image, 2), (-2.0, -2.0), 1.0
+    else:
+        padded, offset, scale = _square(image, preset.image_size, Image.Resampling.BICUBIC)
+        if size != padded.size:
+            print(
+                f"{path}: {size[0]}x{size[1]} pixels, of which the central square is scaled to "
+                f"{preset.image_size}x{preset.image_size}",
+                file=sys.stderr,
+            )
+    values = np.array(padded, np.float32).reshape(padded.height, padded.width, preset.channels)
+    tensor = torch.from_numpy(values).permute(2, 0, 1)[None].contiguous() / 255.0
+    return Photo(tensor, size, offset, scale)
+
+
+def write_png(image: np.ndarray, path: Path) -> Path:
+    """Write uint8 (H, W, C) as a PNG, whole or not at all. Raises UsageError if it cannot be."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "xb") as file:
+            Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "PNG")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UsageError(f"--output {path}: cannot be written ({error.strerror})") from None
+    return path
+
+
+def _open(path: Path, flag: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except FileNotFoundError:
+        raise UsageError(f"{flag} {path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{flag} {path}: not a readable image ({reason})") from None
+
+
+def _square(
+    image: Image.Image, side: int, how: Image.Resampling
+) -> tuple[Image.Image, tuple[float, float], float]:
+    """The central square scaled to `side`, its top and left in the image, and the scale."""
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    cut = image.crop((left, top, left + edge, top + edge))
+    return cut.resize((side, side), how), (float(top), float(left)), side / edge

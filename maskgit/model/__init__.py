@@ -1,0 +1,1 @@
+"""The networks: tokenizer, transformer, and the arithmetic they stand on."""

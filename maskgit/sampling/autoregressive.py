@@ -1,0 +1,201 @@
+"""Sampling from the autoregressive baseline: one token after the other, in raster order.
+
+A step reads the token before (first the class) and draws the next one. What the layers computed for
+the positions before it is kept in a maskgit.model.causal.Cache, so that a step costs one position
+and not the whole prefix.
+
+A sample depends on (seed, sample id, class, known tokens, settings) and on nothing else. Its noise
+is `position_uniforms(seed, sample_ids, 0, N)[:, 0]`: the uniform of raster position p picks token p
+through the cumulative distribution. All come from step 0, because here a position is drawn once.
+The other half, the confidence's in maskgit.decoding, is not used.
+
+A step has one row per image. For the reason given in maskgit.decoding the rows of a CPU's products
+are filled up to MIN_ROWS and a multiple of ROW_MULTIPLE, and attention computes each image alone:
+in float32 the tokens are then the same for any batch size and number of threads. Without the cache
+attention adds the same numbers in another order, so logits differ by rounding, and a token differs
+where its uniform falls into that gap. tests/maskgit/sampling/test_autoregressive.py checks both.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from maskgit.common.errors import UsageError
+from maskgit.decoding import (
+    CPU_ROWS,
+    GPU_ROWS,
+    MIN_ROWS,
+    ROW_MULTIPLE,
+    Trace,
+    _check_integer,
+    _check_range,
+    _integers,
+    _sample,
+)
+from maskgit.model.causal import Autoregressive, Cache
+from maskgit.sampling.noise import position_uniforms
+
+__all__ = ["Autoregressive", "generate_autoregressive"]
+
+# Limits of a batch when the caller names none: bytes of the cache, and images.
+CPU_LIMITS = (2**30, 256)
+GPU_LIMITS = (2**33, 1024)
+
+
+@overload
+def generate_autoregressive(
+    model: Autoregressive, labels: Tensor, *, trace: Literal[True], **settings: Any
+) -> Trace: ...
+@overload
+def generate_autoregressive(
+    model: Autoregressive, labels: Tensor, *, trace: Literal[False] = False, **settings: Any
+) -> Tensor: ...
+def generate_autoregressive(  # type: ignore[misc]  # as maskgit.decoding.generate
+    model: Autoregressive,
+    labels: Tensor,
+    *,
+    sampling_temperature: float = 1.0,
+    seed: int = 0,
+    sample_ids: Tensor | None = None,
+    tokens: Tensor | None = None,
+    batch_size: int | None = None,
+    cached: bool = True,
+    trace: bool = False,
+) -> Tensor | Trace:
+    """Tokens of one image per label, in N steps.
+
+    model: on any device; dropout is off while this runs.
+    labels: (B,) integers, class ids in [0, num_classes).
+    sampling_temperature: > 0, divides the logits when a token is drawn.
+    seed, sample_ids: integers in [0, 2**32) that name the noise of a sample; sample_ids (B,),
+        by default 0..B-1. A sample does not depend on the others of the call.
+    tokens: (B, N) integers, a partly known grid with the mask id (num_codes + num_classes) or -1
+        where unknown. Known tokens stay, and those drawn after them in raster order take them into
+        account; those before cannot, which is why this baseline continues images downwards only.
+    batch_size: most images in one step, which changes no token; by default what keeps the cache
+        below 1 GiB on a CPU and 8 GiB on a GPU.
+    cached: False computes the whole prefix anew in every step, as a check and to time it.
+    trace: return a Trace of the N steps instead: the grid after each step with the mask id where
+        no token is known yet, these positions, and as confidence the log-probability of the token
+        just drawn (temperature 1), +inf where one was known before and -inf where none is yet.
+
+    Returns (B, N) int64 tokens in [0, num_codes) on the model's device, or the Trace, whose last
+    tokens are the same. Raises UsageError for arguments outside the ranges above, and when the
+    logits are not finite.
+    """
+    config, device = model.config, model.head_bias.device
+    number = isinstance(sampling_temperature, int | float) and sampling_temperature is not True
+    if not number or not 0 < sampling_temperature < math.inf:
+        raise UsageError(f"sampling_temperature {sampling_temperature!r}: expected a number > 0")
+    labels = _integers("labels", labels, (None,), device)
+    _check_range("labels", labels, 0, config.num_classes - 1)
+    grid = _grid(model, len(labels), tokens)
+    if sample_ids is None:
+        sample_ids = torch.arange(len(labels), device=device)
+    sample_ids = _integers("sample_ids", sample_ids, (len(labels),), device)
+    picks = position_uniforms(seed, sample_ids, 0, config.num_tokens)[:, 0]
+    if batch_size is None:
+        batch_size = _default_batch(model, cached)
+    _check_integer("batch_size", batch_size, 1)
+
+    record = _begin_trace(grid, config.mask_id) if trace else None
+    everything = torch.arange(len(labels), device=device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for images in everything.split(batch_size) if len(labels) else ():
+                draw = (sampling_temperature, cached)
+                _complete(model, labels, grid, picks, images, record, *draw)
+    finally:
+        model.train(training)
+    return grid if record is None else record
+
+
+def _complete(
+    model: Autoregressive,
+    labels: Tensor,
+    grid: Tensor,
+    picks: Tensor,
+    images: Tensor,
+    trace: Trace | None,
+    temperature: float,
+    cached: bool,
+) -> None:
+    """Draw what is unknown in the given images of `grid`, in place, position by position.
+
+    labels (B,), grid (B, N), picks (B, N) uniforms, images (b,) indices into the B: one batch.
+    """
+    codes, mask = model.config.num_codes, model.config.mask_id
+    part, part_labels, part_picks = grid[images], labels[images], picks[images]
+    cache = Cache(model.config, len(images), model.head_bias) if cached else None
+    for position in range(part.shape[1]):
+        if cache is not None:
+            entries = part[:, position - 1] if position else codes + part_labels
+            hidden = model.step(_filled_up(entries), cache)
+        else:
+            hidden = _whole_prefix(model, part_labels, part[:, :position])
+        logits = model.logits(hidden)[: len(images)].float()
+        sampled, log_p = _sample(logits, part_picks[:, position, None], temperature)
+        unknown = part[:, position] == mask
+        part[:, position] = torch.where(unknown, sampled[:, 0], part[:, position])
+        if trace is not None:
+            trace.tokens[position, images] = part
+            trace.masked[position, images] = part == mask
+            drawn = images[unknown]
+            trace.confidence[position, drawn, position] = log_p[unknown, 0]
+            trace.confidence[position + 1 :, drawn, position] = math.inf
+    grid[images] = part
+
+
+def _whole_prefix(model: Autoregressive, labels: Tensor, prefix: Tensor) -> Tensor:
+    """The last layer's output (b or more, width) at the end of each prefix (b, L)."""
+    length = 1 + prefix.shape[1]
+    rows = _filled_up(torch.arange(len(labels), device=labels.device) * length + length - 1)
+    if labels.device.type == "cpu":
+        more = max(0, -(-MIN_ROWS // length) - len(labels))
+        labels = torch.cat((labels, labels[-1:].expand(more)))
+        prefix = torch.cat((prefix, prefix[-1:].expand(more, -1)))
+    return model.hidden(labels, prefix, rows)
+
+
+def _filled_up(rows: Tensor) -> Tensor:
+    """`rows (b,)` and on a CPU copies of the last, so that products have enough (see the top)."""
+    if rows.device.type != "cpu":
+        return rows
+    wanted = max(MIN_ROWS, -(-len(rows) // ROW_MULTIPLE) * ROW_MULTIPLE)
+    return torch.cat((rows, rows[-1:].expand(wanted - len(rows))))
+
+
+def _grid(model: Autoregressive, images: int, tokens: Tensor | None) -> Tensor:
+    """The known tokens (B, N), checked, with the mask id where unknown."""
+    config, device = model.config, model.head_bias.device
+    if tokens is None:
+        return torch.full((images, config.num_tokens), config.mask_id, device=device)
+    grid = _integers("tokens", tokens, (images, config.num_tokens), device)
+    grid = grid.masked_fill(grid == -1, config.mask_id)
+    also = f", or {config.mask_id} or -1 (unknown)"
+    _check_range("tokens", grid[grid != config.mask_id], 0, config.num_codes - 1, also)
+    return grid
+
+
+def _begin_trace(grid: Tensor, mask_id: int) -> Trace:
+    shape = (grid.shape[1], *grid.shape)
+    confidence = torch.full(shape, math.inf, device=grid.device)
+    return Trace(
+        tokens=grid.expand(shape).clone(),
+        masked=torch.zeros(shape, dtype=torch.bool, device=grid.device),
+        confidence=confidence.masked_fill_(grid == mask_id, -math.inf),
+    )
+
+
+def _default_batch(model: Autoregressive, cached: bool) -> int:
+    on_cpu = model.head_bias.device.type == "cpu"
+    if not cached:
+        return max(1, (CPU_ROWS if on_cpu else GPU_ROWS) // model.config.num_tokens)
+    memory, most = CPU_LIMITS if on_cpu else GPU_LIMITS
+    return max(1, min(most, memory // Cache.bytes_an_image(model.config)))

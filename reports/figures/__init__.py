@@ -1,0 +1,1 @@
+"""Figures from data frames and images."""

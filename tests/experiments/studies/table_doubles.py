@@ -1,0 +1,49 @@
+"""Small networks, the baseline among them, and a study's script run in this process."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from experiments.engine.cli import check_arguments, parse
+
+
+def with_baseline(weights: Path, folder: Path) -> Path:
+    """A copy of the conftest's weights with an autoregressive baseline."""
+    import torch
+
+    from maskgit.checkpoints import save_model
+    from maskgit.model.transformer import TransformerConfig
+    from maskgit.sampling.autoregressive import Autoregressive
+
+    shutil.copytree(weights, folder)
+    torch.manual_seed(1)
+    sizes = TransformerConfig(
+        num_codes=512, num_classes=10, num_tokens=64, width=16, layers=1, heads=2, mlp=16,
+        dropout=0.0,
+    )  # fmt: skip
+    save_model(folder / "autoregressive", Autoregressive(sizes))
+    return folder
+
+
+def call(name: str, *flags: Any, out: Path, weights: Path | None = None) -> int:
+    """experiments/NAME.py with these flags, --workers 0 and a shared --stages; its exit code."""
+    module = importlib.import_module(f"experiments.{name}")
+    words = [*map(str, flags), "--out", str(out), "--stages", str(out.parent), "--workers", "0"]
+    words += ["--weights", str(weights)] if weights else []
+    check_arguments(module.Options, words)
+    return module.run(parse(module.Options, words, name, ""))
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    """Every result.json of a run."""
+    found = sorted((out / "cells").glob("*/result.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+
+
+def value(result: dict[str, Any], name: str) -> float:
+    """A metric of a result."""
+    return result["metrics"][name]["value"]

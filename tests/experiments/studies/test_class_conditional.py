@@ -1,0 +1,89 @@
+"""Table 1: values are the sampler's own, pools share their samples, CAS follows the classes."""
+
+import numpy as np
+import pytest
+
+from maskgit.common.errors import UsageError
+from tests.experiments.studies.table_doubles import call, results, value, with_baseline
+
+
+def test_both_samplers_are_measured_as_a_sweep_measures(weights, tmp_path):
+    from maskgit.checkpoints import load_autoregressive, load_tokenizer
+
+    folder = with_baseline(weights, tmp_path / "weights")
+    out = tmp_path / "class_conditional"
+    shared = ("--num-samples", 20, "--seeds", "1")
+    flags = ("--T", 2, "--cas-samples", 0)
+    assert call("class_conditional", *shared, *flags, out=out, weights=folder) == 0
+    plain = tmp_path / "ablate_schedule"
+    sweep = ("--T", 2, "--schedules", "cosine", "--metrics", "fid,is,precision,recall")
+    assert call("ablate_schedule", *shared, *sweep, out=plain, weights=folder) == 0
+    found = {r["cell"].get("sampler", "real"): r for r in results(out)}
+    theirs = results(plain)[0]
+    for metric in ("fid", "is", "precision", "recall"):
+        assert value(found["maskgit"], metric) == value(theirs, metric)
+    parts = load_autoregressive(folder / "autoregressive"), load_tokenizer(folder / "tokenizer")
+    count = sum(p.numel() for part in parts for p in part.parameters())
+    assert value(found["autoregressive"], "parameters") == count
+    assert found["autoregressive"]["cell"]["steps"] == 64
+    stored = np.load(out / "cells" / found["real"]["key"] / "samples.npz")
+    assert stored["labels"].tolist() == [c for c in range(10) for _ in range(4)]
+
+
+def test_a_pool_begins_with_the_samples_of_a_smaller_cell(weights, tmp_path):
+    from experiments.class_conditional import Options
+    from experiments.sampler.compute import SamplerComputer
+    from experiments.studies.base import Context, make_study
+    from experiments.studies.draws import sampling, tokens_of
+
+    options = Options(weights=weights)
+    study = make_study(
+        "x", "experiments.studies.class_conditional.compute", options, held_out=False
+    )
+    computer = SamplerComputer(study.request, tmp_path)
+    computer.start(0, 1)
+    context = Context(study, computer)
+    few, many = (sampling("maskgit", 2, 0, n, 4.5) for n in (10, 30))
+    whole = tokens_of(context, many)
+    assert (tokens_of(context, few, 25) == whole[:25]).all()
+    assert (tokens_of(context, few) == whole[:10]).all()
+
+
+def test_without_the_baseline_the_report_says_so(weights, tmp_path):
+    out = tmp_path / "class_conditional"
+    flags = ("--num-samples", 10, "--T", 1, "--cas-samples", 0)
+    assert call("class_conditional", *flags, out=out, weights=weights) == 0
+    text = (out / "report" / "report.md").read_text(encoding="utf-8")
+    assert "the baseline, FID" in text
+    assert "autoregressive" in text
+    assert text.count("**not run**") == 3
+
+
+def test_too_few_images_for_a_batch_are_refused(weights, tmp_path):
+    with pytest.raises(UsageError, match="--cas-samples 20: expected 0, or at least a batch"):
+        call("class_conditional", "--cas-samples", 20, out=tmp_path / "run", weights=weights)
+
+
+def test_generated_images_follow_the_classes_of_the_real_ones(weights, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from experiments.studies import cas
+
+    tokens = np.arange(40)[:, None]
+    monkeypatch.setattr(cas, "tokens_of", lambda context, cell, count: tokens[:count])
+    context = SimpleNamespace(decode=lambda found: [found.reshape(-1, 1, 1, 1)])
+    images, labels = cas.generated(context, {}, np.array([3, 1, 4, 2]))
+    assert np.bincount(labels).tolist() == [3, 1, 4, 2]
+    assert (images.ravel() % 4 == labels).all()
+
+
+@pytest.mark.slow
+def test_cas_trains_on_samples_and_on_real_images(weights, tmp_path):
+    out = tmp_path / "class_conditional"
+    flags = ("--num-samples", 10, "--T", 1, "--cas-samples", 64, "--cas-epochs", 1)
+    assert call("class_conditional", *flags, "--cas-validation", 50, out=out, weights=weights) == 0
+    found = [r for r in results(out) if r["cell"]["part"] == "cas"]
+    assert {r["cell"]["sampler"] for r in found} == {"maskgit", "real"}
+    for result in found:
+        assert 0 <= value(result, "cas_top1") <= value(result, "cas_top5") <= 1
+        assert sum(result["protocol"]["counts"]) == 64

@@ -1,0 +1,122 @@
+"""The tokenizer's own parts; equality with the official code is in test_checkpoints."""
+
+import pytest
+import torch
+from torch import nn
+
+from maskgit.common.errors import UsageError
+from maskgit.model.discriminator import BlurDown, Discriminator
+from maskgit.model.tokenizer import CodeUsage, ResBlock, Tokenizer, TokenizerConfig, VectorQuantizer
+
+TINY = TokenizerConfig(1, 8, (1, 1, 2), 1, 16, 4, 4)
+
+
+def test_official_size_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        tokenizer = Tokenizer(TokenizerConfig())
+    assert sum(p.numel() for p in tokenizer.parameters()) == 54_515_587
+
+
+def test_grid_and_range():
+    tokenizer = Tokenizer(TINY)
+    indices = tokenizer.encode(torch.rand(2, 1, 16, 24))
+    assert indices.shape == (2, 4, 6)
+    images = tokenizer.decode(indices)
+    assert images.shape == (2, 1, 16, 24)
+    with torch.inference_mode():
+        codes = tokenizer.quantizer.codebook[indices].permute(0, 3, 1, 2)
+        assert torch.equal(images, tokenizer.decoder(codes.contiguous()))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 16), (2, 1, 18, 16), (1, 16, 16)])
+def test_images_of_a_wrong_shape_are_refused(shape):
+    with pytest.raises(UsageError, match=r"expected|multiples"):
+        Tokenizer(TINY).encode(torch.rand(shape))
+
+
+def test_codes_outside_the_codebook_are_refused():
+    with pytest.raises(UsageError, match=r"expected 0\.\.15"):
+        Tokenizer(TINY).decode(torch.full((1, 4, 4), 16))
+
+
+def test_shortcut_follows_the_second_convolution():
+    block = ResBlock(4, 8, 4)
+    seen = {}
+    block.conv2.register_forward_hook(lambda m, i, o: seen.update(h=o))
+    x = torch.rand(1, 4, 5, 5)
+    assert torch.allclose(block(x), seen["h"] + block.shortcut(seen["h"]))
+
+
+def test_nearest_code_equals_a_direct_search():
+    quantizer = VectorQuantizer(16, 4)
+    x = torch.randn(50, 4)
+    direct = torch.cdist(x.double(), quantizer.codebook.double()).argmin(1)
+    assert torch.equal(quantizer.distances(x).argmin(1), direct)
+
+
+def test_quantiser_losses_equal_their_definitions():
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(16, 4)
+    x = (0.05 * torch.randn(50, 4)).requires_grad_(True)
+    distances = quantizer.distances(x)
+    chosen = quantizer.codebook[distances.argmin(1)]
+    losses = quantizer.losses(x, distances, chosen)
+    gap = (x - chosen).square().mean().item()
+    assert losses["commitment"].item() == pytest.approx(gap, rel=1e-5)
+    assert losses["codebook"].item() == pytest.approx(gap, rel=1e-5)
+    p = (-distances / 0.01).softmax(-1)
+    entropy = torch.distributions.Categorical(p).entropy().mean()
+    of_mean = torch.distributions.Categorical(p.mean(0)).entropy()
+    assert losses["entropy"].item() == pytest.approx((entropy - of_mean).item(), abs=2e-3)
+    (to_codes,) = torch.autograd.grad(
+        losses["commitment"], quantizer.codebook, retain_graph=True, allow_unused=True
+    )
+    (to_encoder,) = torch.autograd.grad(losses["codebook"], x, retain_graph=True, allow_unused=True)
+    assert to_codes is None
+    assert to_encoder is None
+
+
+def test_gradient_passes_straight_through_the_quantiser():
+    tokenizer = Tokenizer(TINY)
+    reconstruction, _, _, _ = tokenizer(torch.rand(2, 1, 16, 16))
+    reconstruction.square().mean().backward()
+    gradient = tokenizer.encoder.conv_in.weight.grad
+    assert gradient is not None
+    assert float(gradient.abs().sum()) > 0
+
+
+def test_dead_codes_move_onto_encoder_outputs():
+    usage, book = CodeUsage(4, threshold=0.1), torch.zeros(4, 2)
+    usage.add(torch.tensor([0] * 50 + [2] * 50))
+    rows = torch.arange(1.0, 9.0).view(4, 2)
+    assert usage.revive(book, rows, torch.Generator().manual_seed(0)) == 2
+    assert torch.equal(book[[0, 2]], torch.zeros(2, 2))
+    for code in (1, 3):
+        assert any(torch.equal(book[code], row) for row in rows)
+    assert int(usage.counts.sum()) == 0
+    assert usage.revive(book, rows, torch.Generator()) == 4  # an empty window: all are dead
+
+
+def test_blur_keeps_a_constant_and_halves():
+    out = BlurDown()(torch.full((1, 3, 8, 8), 2.0))
+    assert out.shape == (1, 3, 4, 4)
+    assert torch.allclose(out[:, :, 1:-1, 1:-1], torch.tensor(2.0))
+
+
+def test_discriminator_separates_two_easy_sets():
+    torch.manual_seed(0)
+    net = Discriminator(1, 8, width=8)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(40):
+        real, fake = 0.7 + 0.1 * torch.rand(16, 1, 8, 8), 0.2 * torch.rand(16, 1, 8, 8)
+        loss = nn.functional.softplus(net(fake)).mean() + nn.functional.softplus(-net(real)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(net(real).min()) > float(net(fake).max())
+
+
+@pytest.mark.parametrize("size", [0, 2, 12, -4])
+def test_discriminator_sizes_that_do_not_halve_are_refused(size):
+    with pytest.raises(UsageError, match="power of two"):
+        Discriminator(1, size)
