@@ -89,7 +89,13 @@ class Preset:
     crop: str = "none"  # or "random-resized" or "center", in both stages
     crop_scale: tuple[float, float] = (1.0, 1.0)  # share of the area, for "random-resized"
     flip: bool = False  # mirror every second crop
-    precision_recall_features: str | None = None  # extractor; None: `features`
+    precision_recall_features: str | None = None  # feature network; None: `features`
+    # What the experiments take where no flag says otherwise.
+    table_samples: int | None = None  # samples a row of Tables 1, 4 and 5; None: num_samples
+    table_steps: tuple[int, ...] = (8, 12)  # T of Tables 1 and 5; Table 4 takes the first
+    cas_samples: int = 0  # images that a classifier of the CAS is trained on; 0: no CAS
+    diversity_features: str | None = None  # feature network of Table 5; None: `features`
+    rejection_classifier: str | None = "resnet50"  # scores samples; None: the `features` network
     official: Mapping[str, str] = field(default_factory=dict, hash=False)  # role -> released file
 
     @property
@@ -177,7 +183,11 @@ def embedded() -> Preset:
         ),
         features="fashion-resnet",
         reference="fashion-mnist-train",
-        num_samples=100,
+        num_samples=100,  # for a first look; the tables take more
+        table_samples=2000,
+        cas_samples=4000,
+        diversity_features="efficientnet-lite0",  # stands in for Inception, which does not ship
+        rejection_classifier=None,  # fashion-resnet knows the classes, ResNet-50 does not
         class_names=CLASS_NAMES,
     )
 
@@ -248,6 +258,7 @@ def imagenet512() -> Preset:
         image_size=512,  # paper 4.1; official: the sweep in maskgit_class_cond_config.py
         reference="imagenet512-train",
         decoding_steps=12,  # paper, Table 1
+        table_steps=(12,),
         official={
             "tokenizer": "tokenizer_imagenet512_checkpoint",
             "transformer": "maskgit_imagenet512_checkpoint",
