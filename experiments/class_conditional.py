@@ -38,7 +38,7 @@ def run(options: Options) -> int:
     absent = no_baseline(options)
     study = make_study(
         NAME,
-        f"experiments.studies.{NAME}",
+        f"experiments.studies.{NAME}.compute",
         options,
         features=main_features(options),
         autoregressive=not absent,

@@ -42,7 +42,11 @@ def run(options: Options) -> int:
         return only_report(NAME, options)
     absent = no_baseline(options)
     study = make_study(
-        NAME, f"experiments.studies.{NAME}", options, autoregressive=not absent, held_out=False
+        NAME,
+        f"experiments.studies.{NAME}.compute",
+        options,
+        autoregressive=not absent,
+        held_out=False,
     )
     preset = study.preset
     classes = [0, 0, 0]  # of a preset without classes: three samples

@@ -39,7 +39,7 @@ def run(options: Options) -> int:
     usual = INCEPTION_ROLE.get(options.preset) or main_features(options)[0]
     study = make_study(
         NAME,
-        f"experiments.studies.{NAME}",
+        f"experiments.studies.{NAME}.compute",
         options,
         features=[options.features or usual],
         autoregressive=not absent,

@@ -55,7 +55,10 @@ def run(options: Options) -> int:
         return only_report(NAME, options)
     names = parse_names(options.tasks, "--tasks", list(TASKS))
     study = make_study(
-        NAME, f"experiments.studies.{NAME}", options, autoregressive=not no_baseline(options)
+        NAME,
+        f"experiments.studies.{NAME}.compute",
+        options,
+        autoregressive=not no_baseline(options),
     )
     tasks, protocol = editing_tasks(study, options, names)
     return run_study(study, options, tasks, protocol)

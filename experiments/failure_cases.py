@@ -41,7 +41,7 @@ def run(options: Options) -> int:
     check_decoding(options.steps, options.start)
     if options.only_report:
         return only_report(NAME, options)
-    study = make_study(NAME, f"experiments.studies.{NAME}", options)
+    study = make_study(NAME, f"experiments.studies.{NAME}.compute", options)
     count, seeds = image_count(study, options, 2000, 100), options.seed_list()
     samples = options.num_samples or (200 if options.quick else 2000)
     edges = min(count, 500)

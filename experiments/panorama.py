@@ -48,7 +48,7 @@ def run(options: Options) -> int:
     factors = parse_integers(options.factors, "--factors", 2, 16)
     if options.only_report:
         return only_report(NAME, options)
-    study = make_study(NAME, f"experiments.studies.{NAME}", options)
+    study = make_study(NAME, f"experiments.studies.{NAME}.compute", options)
     window = study.preset.grid[1]
     if not 1 <= round(options.overlap * window) < window:
         raise UsageError(f"--overlap {options.overlap}: expected a share between 0 and 1")

@@ -47,7 +47,7 @@ def run(options: Options) -> int:
     ratios = parse_ratios(options.ratios)
     if options.only_report:
         return only_report(NAME, options)
-    study = make_study(NAME, f"experiments.studies.{NAME}", options)
+    study = make_study(NAME, f"experiments.studies.{NAME}.compute", options)
     numbers = first_images(study, "--classes", options.classes)
     tasks, protocol = reconstruction_tasks(study, options, ratios, numbers)
     return run_study(study, options, tasks, protocol)

@@ -50,7 +50,7 @@ def run(options: Options) -> int:
     options = replace(options, classifier=options.classifier or usual)
     classifier = get_classifier(options.classifier, options.weights_dir)
     study = make_study(
-        NAME, f"experiments.studies.{NAME}", options, features=[features], held_out=False
+        NAME, f"experiments.studies.{NAME}.compute", options, features=[features], held_out=False
     )
     tasks, protocol = rejection_tasks(study, options, classifier.weights_sha256)
     return run_study(study, options, tasks, protocol)

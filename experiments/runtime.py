@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     if options.only_report:
         return only_report(NAME, options)
     study = make_study(
-        NAME, f"experiments.studies.{NAME}", options, autoregressive=False, held_out=False
+        NAME, f"experiments.studies.{NAME}.compute", options, autoregressive=False, held_out=False
     )
     shared = {"steps": steps, "rounds": options.rounds, "seed": 0}
     shared["device"] = device_name(resolve_device(options.device))

@@ -181,3 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
         ),
         "interrupted: the same command goes on from there",
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

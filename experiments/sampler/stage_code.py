@@ -10,7 +10,7 @@ from __future__ import annotations
 from experiments.engine.fingerprint import fingerprint
 from maskgit.common.errors import UsageError
 
-ENGINE = "experiments.engine"
+SAMPLER = "experiments.sampler"
 
 
 def code_fingerprints(
@@ -28,10 +28,10 @@ def code_fingerprints(
         "tokens": _tokens(backend, sampler),
         "images": _images(backend),
         "features": fingerprint("eval.features.registry", extractor),
-        "metrics": fingerprint(f"{ENGINE}.measuring"),
+        "metrics": fingerprint(f"{SAMPLER}.measuring"),
         "likelihood": fingerprint(
-            f"{ENGINE}.held_out",
-            f"{ENGINE}.held_out_images",
+            f"{SAMPLER}.held_out",
+            f"{SAMPLER}.held_out_images",
             "maskgit.checkpoints",
             "maskgit.model.transformer",
             "maskgit.model.tokenizer",
@@ -44,21 +44,21 @@ def code_fingerprints(
 def _tokens(backend: str, sampler: str) -> str:
     if (backend, sampler) == ("torch", "maskgit"):
         return fingerprint(
-            f"{ENGINE}.sampling",
+            f"{SAMPLER}.sampling",
             "maskgit.checkpoints",
             "maskgit.model.transformer",
             without=("maskgit.model.tokenizer", "maskgit.model.causal"),
         )
     if (backend, sampler) == ("torch", "autoregressive"):
         return fingerprint(
-            f"{ENGINE}.sampling_autoregressive",
+            f"{SAMPLER}.sampling_autoregressive",
             "maskgit.checkpoints",
             "maskgit.sampling.autoregressive",
             without=("maskgit.model.tokenizer",),
         )
     if (backend, sampler) == ("jax", "maskgit"):
         return fingerprint(
-            f"{ENGINE}.sampling_jax",
+            f"{SAMPLER}.sampling_jax",
             "maskgit.jax.decoding",
             "maskgit.jax.transformer",
             without=("maskgit.model.tokenizer", "maskgit.model.causal", "maskgit.jax.tokenizer"),
@@ -69,13 +69,13 @@ def _tokens(backend: str, sampler: str) -> str:
 def _images(backend: str) -> str:
     if backend == "torch":
         return fingerprint(
-            f"{ENGINE}.imaging",
+            f"{SAMPLER}.imaging",
             "maskgit.checkpoints",
             "maskgit.model.tokenizer",
             without=("maskgit.model.causal",),
         )
     return fingerprint(
-        f"{ENGINE}.imaging_jax",
+        f"{SAMPLER}.imaging_jax",
         "maskgit.jax.tokenizer",
         without=(
             *("maskgit.model.causal", "maskgit.model.transformer", "maskgit.decoding"),

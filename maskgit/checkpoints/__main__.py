@@ -92,3 +92,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what has arrived", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import work
 from maskgit.decoding import generate
+from maskgit.model import linear
 from maskgit.model.causal import Autoregressive
-from maskgit.model.linear import linear
 from maskgit.model.transformer import Transformer, TransformerConfig
 from maskgit.presets import get_preset
 from maskgit.sampling.autoregressive import generate_autoregressive

@@ -68,7 +68,7 @@ def test_a_grid_from_flags_to_report_and_the_same_command_again(run, tmp_path, m
 
     before, page = results(folder), report(folder)
     for stage in ("sampling.sample_tokens", "imaging.decode_batches", "measuring.measure"):
-        monkeypatch.setattr(f"experiments.engine.{stage}", never)
+        monkeypatch.setattr(f"experiments.sampler.{stage}", never)
     code, out, err = run(*GRID)
     assert code == 0, err
     assert "0 done, 4 cached" in err.splitlines()[-1]

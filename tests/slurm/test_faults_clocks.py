@@ -5,24 +5,24 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from experiments.engine.check import check
+from tests.paths import ROOT
 from tests.slurm.slurm_doubles import published, wait_for
 
-SCRIPT = Path(__file__).with_name("clock_doubles.py")
 CELLS = 14
 
 
 def start(store, host, jump, seconds=0.2):
     words = ["--cells", CELLS, "--workers", 1, "--seconds", seconds]
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(store), *map(str, words)],
+        [sys.executable, "-m", "tests.slurm.clock_doubles", str(store), *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=ROOT,
         start_new_session=True,
         env={**os.environ, "CLOCK_HOST": host, "CLOCK_JUMP": str(jump)},
     )

@@ -136,7 +136,7 @@ def test_help_answers_at_once_without_torch():
     start = time.monotonic()
     code = (
         "import sys, runpy\nsys.argv = ['x', '--help']\n"
-        "try: runpy.run_module('eval.reference.files', run_name='__main__')\n"
+        "try: runpy.run_module('eval.reference', run_name='__main__')\n"
         "finally: assert not {'torch', 'scipy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

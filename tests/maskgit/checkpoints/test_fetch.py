@@ -12,9 +12,9 @@ import pytest
 
 from maskgit.checkpoints import __main__ as checkpoints_cli
 from maskgit.checkpoints import downloads, load_transformer
+from maskgit.checkpoints import fetch as checkpoints_fetch
 from maskgit.checkpoints.downloads import download
 from maskgit.checkpoints.fetch import fetch
-from maskgit.checkpoints.fetch import fetch as checkpoints_fetch
 from maskgit.checkpoints.records import read_record, record_path
 from maskgit.common.errors import UsageError
 from maskgit.model.tokenizer import TokenizerConfig

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import maskgit.checkpoints
 from maskgit.checkpoints import (
     load_tokenizer,
     load_transformer,
@@ -124,7 +123,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(maskgit.checkpoints, "_write_json", full_disk)
+    monkeypatch.setattr("maskgit.checkpoints.folder._write_json", full_disk)
     with pytest.raises(OSError, match="no space left"):
         save_model(folder, first)
     assert weights_sha256(folder) == before
@@ -143,7 +142,7 @@ def test_the_hash_is_that_of_the_weights_file(tmp_path):
 
 
 def test_the_zoo_names_its_models(tmp_path, monkeypatch):
-    monkeypatch.setattr(maskgit.checkpoints, "ZOO", tmp_path)
+    monkeypatch.setattr("maskgit.checkpoints.paths.ZOO", tmp_path)
     with pytest.raises(UsageError, match=r"the zoo is empty"):
         zoo_path("tokenizer")
     save_model(tmp_path / "tokenizer", small_tokenizer())
