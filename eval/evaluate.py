@@ -9,9 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from eval.features.registry import EXTRACTORS, Extractor, Features, get_extractor
+from eval.features.registry import EXTRACTORS, Extractor, get_extractor
 from eval.images.source import ImageSource
-from eval.metrics.registry import Entry, Measures, combine, features_of
+from eval.metrics.registry import (
+    GROUPS,
+    METRICS,
+    ON_FEATURES,
+    Entry,
+    PreparedReference,
+    Settings,
+    combine,
+    describe,
+    measure,
+    subset_errors,
+)
 from eval.reference.files import (
     REFERENCES,
     Reference,
@@ -21,34 +32,31 @@ from eval.reference.files import (
 )
 from maskgit.common.errors import Unavailable, UsageError
 
-METRICS = (
-    "fid",
-    "fid-infinity",
-    "is",
-    "kid",
-    "precision-recall",
-    "density-coverage",
-    "fd-dinov2",
-)
 KEEP = 50_000  # real features that a folder given as the reference keeps
 COLOUR_DEFAULTS = ("inception-v3-compat", "efficientnet-lite0")  # the first whose weights are here
 Progress = Callable[[str, int, int], None]
 
 
 def parse_metrics(text: str) -> list[str]:
-    """A list of metric names from `fid,is`; `all` is all of METRICS.
+    """Names of metrics on features from `fid,precision-recall`; `all` is all of them.
 
     Raises:
         UsageError: an unknown name, or none.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if names == ["all"]:
-        return list(METRICS)
-    wrong = [name for name in names if name not in METRICS]
+        return list(ON_FEATURES)
+    known = [*ON_FEATURES, *GROUPS]
+    wrong = [name for name in names if name not in known]
     if wrong or not names:
         what = wrong[0] if wrong else "nothing"
-        raise UsageError(f"--metrics {text!r}: {what} is not one of {', '.join(METRICS)}, or all")
-    return list(dict.fromkeys(names))
+        raise UsageError(f"--metrics {text!r}: {what} is not one of {', '.join(known)}, or all")
+    return expand_groups(names)
+
+
+def expand_groups(names: Sequence[str]) -> list[str]:
+    """Each metric once, with those that a name like `precision-recall` stands for in its place."""
+    return list(dict.fromkeys(x for name in names for x in GROUPS.get(name, (name,))))
 
 
 def evaluate(
@@ -78,7 +86,7 @@ def evaluate(
             number is the mean over them, and its error the deviation.
         reference: the same for the real ones (prepared once, kept by content in the cache folder),
             or the name of a reference; only `is` needs none.
-        metrics: names of METRICS.
+        metrics: names of metrics on features, or of groups of them.
         features: extractor's name; None chooses (see `choose_features`).
         num_images: how many of `images` to use, drawn with a fixed seed; None for all.
         batch_size: images read at a time; changes no number.
@@ -105,6 +113,7 @@ def evaluate(
         raise UsageError(f"--error-bars {error_bars}: at least 2 subsets are needed")
     if splits < 1:
         raise UsageError(f"--splits {splits}: at least 1 is needed")
+    metrics = expand_groups(metrics)
     check_reference(reference, metrics)
     reading = _Reading(num_images, batch_size, skip_broken, pad, progress)
     protocol: dict[str, Any] = {} if pad is None else {"pad": pad}
@@ -117,7 +126,7 @@ def evaluate(
 
     groups: dict[str, list[str]] = {}
     for metric in metrics:
-        groups.setdefault(features_of(metric, features), []).append(metric)
+        groups.setdefault(METRICS[metric].network or features, []).append(metric)
     results: dict[str, Entry] = {}
     missing: dict[str, str] = {}
     protocols: list[dict[str, Any]] = []
@@ -128,17 +137,17 @@ def evaluate(
             missing |= dict.fromkeys(group, str(error))
             continue
         real = None
-        needing = [metric for metric in group if metric != "is"]
+        needing = _needing_reference(group)
         if needing:  # the reference first, in case it fails
             try:
-                real = _real_side(reference, extractor, weights_dir, reading)
+                real = PreparedReference(_real_side(reference, extractor, weights_dir, reading))
             except Unavailable as error:
                 missing |= dict.fromkeys(needing, str(error))
-                group = [metric for metric in group if metric == "is"]
+                group = [metric for metric in group if metric not in needing]
         if group:
-            measures = Measures(name, real, splits=splits, k=k)
+            settings = Settings(splits, k)
             found, described = _measure_sets(
-                sets, measures, group, extractor, reading, error_bars, missing
+                sets, name, real, settings, group, extractor, reading, error_bars, missing
             )
             results |= found
             protocols.append(described)
@@ -177,7 +186,7 @@ class _Reading:
 
 def check_reference(reference: str | Path | None, metrics: Sequence[str]) -> None:
     """Raise a UsageError if the metrics need a reference and this is none."""
-    if not any(metric != "is" for metric in metrics):
+    if not _needing_reference(metrics):
         return
     known = list(dict.fromkeys([*REFERENCES, *built_references()]))
     if reference is None:
@@ -188,6 +197,10 @@ def check_reference(reference: str | Path | None, metrics: Sequence[str]) -> Non
         raise UsageError(
             f"--reference {reference}: no such folder or file, nor one of {', '.join(known)}"
         )
+
+
+def _needing_reference(metrics: Sequence[str]) -> list[str]:
+    return [metric for metric in metrics if "reference" in METRICS[metric].needs]
 
 
 def choose_features(
@@ -246,7 +259,9 @@ def _real_side(
 
 def _measure_sets(
     sets: Sequence[str | Path],
-    measures: Measures,
+    features: str,
+    reference: PreparedReference | None,
+    settings: Settings,
     metrics: Sequence[str],
     extractor: Extractor,
     reading: _Reading,
@@ -256,19 +271,24 @@ def _measure_sets(
     """Numbers of all sets on one extractor, and their protocol; says in `missing` what is."""
     found, numbers = [], []
     described: dict[str, Any] = dict(extractor.protocol)
-    if measures.has_reference:
-        described |= _reference_protocol(measures.reference)
+    if reference is not None:
+        described |= _reference_protocol(reference.reference)
     for where in sets:
         source = reading.open(where, reading.num_images, any_size=_resizes(extractor))
         samples = extractor.extract_batches(reading.batches(source))
         numbers.append(len(samples.features))
-        found.append(_measure(measures, metrics, samples, error_bars, missing))
+        entries, absent = measure(metrics, features, samples, reference, settings)
+        missing |= absent
+        if error_bars is not None:
+            absent = subset_errors(entries, features, samples, reference, settings, error_bars)
+            missing |= {f"error bars of {metric}": why for metric, why in absent.items()}
+        found.append(entries)
         for key, value in source.describe().items():
             described.setdefault(key, []).extend(value)
         if source.skipped:
             described["skipped"] = described.get("skipped", 0) + len(source.skipped)
     described["n"] = numbers[0] if len(sets) == 1 else numbers
-    described |= measures.protocol(metrics)
+    described |= describe(metrics, reference, settings)
     if "kid" in found[0]:
         described["kid_subset_size"] = found[0]["kid"]["subset_size"]
     return combine(found), described
@@ -289,29 +309,6 @@ def _reference_protocol(real: Reference) -> dict[str, Any]:
     if not real.weights_sha256:
         result["reference_is"] = real.description
     return result
-
-
-def _measure(
-    measures: Measures,
-    metrics: Sequence[str],
-    samples: Features,
-    error_bars: int | None,
-    missing: dict[str, str],
-) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
-    for metric in metrics:
-        try:
-            entries = measures.measure(metric, samples)
-        except UsageError as error:
-            missing[metric] = str(error)
-            continue
-        found |= entries
-        if error_bars is not None:
-            try:
-                measures.add_subset_errors(metric, samples, entries, error_bars)
-            except UsageError as error:
-                missing[f"error bars of {metric}"] = str(error)
-    return found
 
 
 def _torch_version() -> str:

@@ -26,7 +26,8 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
     import numpy as np
 
     from eval.features.registry import get_extractor
-    from eval.metrics.statistics import REFERENCES, Statistics, read_reference, save_reference
+    from eval.metrics.statistics import Statistics
+    from eval.reference.files import REFERENCES, read_reference, save_reference
     from eval.weights.files import ZOO
     from maskgit.data.fashion_mnist import load_split
 

@@ -68,7 +68,7 @@ def fashion_set(n: int = 1000) -> Set:
     from eval.agreement.rows import Set
     from eval.features.fashion_resnet import FashionResNetExtractor
     from eval.features.registry import get_extractor
-    from eval.metrics.statistics import load_reference
+    from eval.reference.files import load_reference
 
     features = load_reference("fashion-mnist-train").features[: 2 * n].copy()
     extractor = get_extractor("fashion-resnet")

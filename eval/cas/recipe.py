@@ -14,12 +14,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eval.metrics.metric import Metric
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+# Recipe and size stand in the id where others have the feature network.
+METRIC = Metric("cas", 1, "CAS", 3, "higher", needs=frozenset({"held_out"}))
 # name -> (kernel, stride of the first convolution, whether the max pool of stride 2 follows)
 STEMS = {
     "imagenet": (7, 2, True),

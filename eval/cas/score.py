@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tyro
 
+from eval.cas.recipe import METRIC
 from eval.console import exit_code
 from maskgit.common.errors import UsageError
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from eval.cas.recipe import Recipe
     from eval.cas.training import Progress
 
-METRIC = "cas"
-VERSION = 1
 SUBSET_SEED = 0  # which real images are trained on, where there are more than samples
 
 
@@ -42,7 +41,7 @@ def metric_id(recipe: Recipe, size: Sequence[int]) -> str:
     height, width = size
     more = "-randaugment" if recipe.randaugment else ""
     name = f"{recipe.name}-{recipe.epochs}-{recipe.stem}-{height}x{width}{more}"
-    return f"{METRIC}.{name}.v{VERSION}"
+    return METRIC.id(name)
 
 
 def proportional_counts(real: np.ndarray, total: int) -> np.ndarray:

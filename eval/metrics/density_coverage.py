@@ -14,20 +14,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.metrics.precision_recall import Manifold
+from eval.features.registry import Features
+from eval.metrics.metric import Entry, Metric, PreparedReference, Settings
+from eval.metrics.precision_recall import Manifold, prepared_manifold
 from maskgit.common.errors import UsageError
 
-METRIC = "density-coverage"
-VERSION = 1
-
-
-def metric_ids(features: str) -> dict[str, str]:
-    """`density.FEATURES.vN` and `coverage.FEATURES.vN`: what may share a column."""
-    return {name: f"{name}.{features}.v{VERSION}" for name in ("density", "coverage")}
+K = 5  # as its authors and everybody else take it
 
 
 def density_coverage(
-    real: np.ndarray | Manifold, generated: np.ndarray, k: int = 5
+    real: np.ndarray | Manifold, generated: np.ndarray, k: int = K
 ) -> tuple[float, float]:
     """Density (>= 0, dimensionless) and coverage in [0, 1].
 
@@ -46,3 +42,28 @@ def density_coverage(
         raise UsageError(f"the real manifold was built with k={real.k}, asked for k={k}")
     counts = real.counts(generated)
     return float(counts.sum() / (k * len(generated))), float((counts > 0).mean())
+
+
+def _measure(
+    samples: Features, reference: PreparedReference, settings: Settings
+) -> dict[str, Entry]:
+    real = reference.real_features("density-coverage", samples, settings)
+    manifold = prepared_manifold(reference, real, K, "density-coverage")
+    density, coverage = density_coverage(manifold, samples.features, K)
+    return {"density": {"value": density}, "coverage": {"value": coverage}}
+
+
+def _describe(_settings: Settings, reference: PreparedReference | None) -> dict[str, object]:
+    if reference is None:
+        return {}
+    return {
+        "density_coverage_k": K,
+        "density_coverage_reference_n": len(reference.reference.features),
+    }
+
+
+_NEEDS = frozenset({"features", "reference", "real_features"})
+DENSITY, COVERAGE = (
+    Metric(name, 1, label, 3, "higher", needs=_NEEDS, function=_measure, describe=_describe)
+    for name, label in (("density", "Density"), ("coverage", "Coverage"))
+)

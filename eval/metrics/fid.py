@@ -20,17 +20,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from eval.features.registry import Features
+from eval.metrics.metric import Entry, Metric, PreparedReference, Settings
+from eval.metrics.statistics import Statistics
 from maskgit.common.errors import UsageError
 
-METRIC = "fid"
-VERSION = 1
 # The smallest eigenvalues of A A' may be off by so much, relative to themselves and summed.
 DETERMINANT = 1e-4
-
-
-def metric_id(features: str) -> str:
-    """`fid.FEATURES.vN`: what may share a column."""
-    return f"{METRIC}.{features}.v{VERSION}"
 
 
 def covariance_factor(cov: np.ndarray) -> np.ndarray:
@@ -146,3 +142,36 @@ def _nuclear_norm(factor1: np.ndarray, factor2: np.ndarray) -> float:
         if abs(np.log(values).sum() - 2 * expected) < DETERMINANT:
             return float(np.sqrt(values).sum())
     return float(np.linalg.svd(product, compute_uv=False).sum())
+
+
+def prepared_factor(reference: PreparedReference) -> np.ndarray:
+    """`covariance_factor` of a reference, computed once."""
+    return reference.once("factor", lambda: covariance_factor(reference.reference.cov))
+
+
+def _distance(samples: Features, reference: PreparedReference) -> float:
+    real, generated = reference.reference, Statistics.of(samples.features)
+    return frechet_distance(
+        real.mean, real.cov, generated.mean, generated.cov, prepared_factor(reference)
+    )
+
+
+def _fid(samples: Features, reference: PreparedReference, _: Settings) -> dict[str, Entry]:
+    return {"fid": {"value": _distance(samples, reference)}}
+
+
+def _fd_dinov2(samples: Features, reference: PreparedReference, _: Settings) -> dict[str, Entry]:
+    return {"fd-dinov2": {"value": _distance(samples, reference)}}
+
+
+METRIC = Metric("fid", 1, "FID", 2, "lower", function=_fid)
+FD_DINOV2 = Metric(
+    "fd-dinov2",
+    1,
+    "FD-DINOv2",
+    1,
+    "lower",
+    function=_fd_dinov2,
+    network="dinov2-vit-l-14",
+    id_form="fd.{features}.v{version}",
+)

@@ -18,21 +18,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.metrics.fid import covariance_factor, frechet_distance
+from eval.features.registry import Features
+from eval.metrics.fid import covariance_factor, frechet_distance, prepared_factor
+from eval.metrics.metric import Entry, Metric, PreparedReference, Settings
 from eval.metrics.statistics import Statistics, check_features
 from maskgit.common.errors import UsageError
 
-METRIC = "fid-infinity"
-VERSION = 1
 LEVELS = 5
 # Images in the smallest part, per feature: with fewer the covariance is far from full rank and FID
 # is no longer a line in 1/N.
 ROWS_PER_FEATURE = 2
-
-
-def metric_id(features: str) -> str:
-    """`fid-infinity.FEATURES.vN`: what may share a column."""
-    return f"{METRIC}.{features}.v{VERSION}"
 
 
 class FIDInfinity(NamedTuple):
@@ -124,3 +119,31 @@ def _t_quantile(freedom: int) -> float:
     from scipy.stats import t
 
     return float(t.ppf(0.975, freedom))
+
+
+def _measure(
+    samples: Features, reference: PreparedReference, _settings: Settings
+) -> dict[str, Entry]:
+    real = reference.reference
+    fit = fid_infinity(real.mean, real.cov, samples.features, factor=prepared_factor(reference))
+    entry: Entry = {
+        "value": fit.value,
+        "standard_error": fit.standard_error,
+        "error": fit.standard_error,
+        "error_is": "standard error, of sample and fit",
+        "slope": fit.slope,
+        "slope_interval": list(fit.slope_interval),
+        "points": [list(point) for point in fit.points],
+    }
+    return {"fid-infinity": entry}
+
+
+METRIC = Metric(
+    "fid-infinity",
+    1,
+    "FID-infinity",
+    2,
+    "lower",
+    function=_measure,
+    describe=lambda _settings, _reference: {"fid_infinity_levels": LEVELS},
+)

@@ -11,23 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from eval.features.registry import Features
+from eval.metrics.metric import Entry, Metric, PreparedReference, Settings
 from eval.metrics.statistics import check_features
 from maskgit.common.errors import UsageError
 
-METRIC = "is"
-VERSION = 1
+SPLITS, SPLITS_FROM = 10, 5000  # parts where the number is open, from so many images on
 SINGLE_SPLIT_BELOW = 10_000  # images
 BLOCK = 4096  # rows turned into probabilities at a time
-
-
-def metric_id(features: str) -> str:
-    """`is.FEATURES.vN`: what may share a column."""
-    return f"{METRIC}.{features}.v{VERSION}"
-
-
-def single_split_id(features: str) -> str:
-    """`is-single-split.FEATURES.vN`: all images as one split."""
-    return f"{METRIC}-single-split.{features}.v{VERSION}"
 
 
 def inception_score(
@@ -71,3 +62,34 @@ def _score(logits: np.ndarray, rows: np.ndarray) -> float:
     marginal /= len(rows)
     seen = marginal[marginal > 0]  # a class of probability 0 everywhere adds 0, not 0 * inf
     return float(np.exp(negentropy / len(rows) - (seen * np.log(seen)).sum()))
+
+
+def _measure(
+    samples: Features, _reference: PreparedReference | None, settings: Settings
+) -> dict[str, Entry]:
+    count, splits = len(samples.logits), settings.splits
+    if samples.logits.shape[1] == 0:
+        raise UsageError("the feature network has no classifier, which the Inception Score needs")
+    if splits is None:
+        splits = SPLITS if count >= SPLITS_FROM else 1
+    value, sd = inception_score(samples.logits, splits)
+    entries: dict[str, Entry] = {"is": {"value": value}}
+    if settings.splits is not None or splits > 1:
+        entries["is"]["sd"] = sd
+    if splits > 1:
+        entries["is"] |= {"error": sd, "error_is": f"sd over {splits} splits"}
+        if settings.splits is not None and count < SINGLE_SPLIT_BELOW:
+            entries["is-single-split"] = {"value": inception_score(samples.logits, 1)[0]}
+    return entries
+
+
+METRIC = Metric(
+    "is",
+    1,
+    "IS",
+    2,
+    "higher",
+    needs=frozenset({"logits"}),
+    function=_measure,
+    describe=lambda settings, _reference: {"is_splits": settings.splits},
+)

@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from eval.features.registry import Features
+from eval.metrics.metric import Entry, Metric, PreparedReference, Settings
 from eval.metrics.statistics import check_features
 from maskgit.common.errors import UsageError
 
-METRIC = "kid"
-VERSION = 1
 SUBSET_SIZE = 1000
-
-
-def metric_id(features: str) -> str:
-    """`kid.FEATURES.vN`: what may share a column."""
-    return f"{METRIC}.{features}.v{VERSION}"
 
 
 def kernel_distance(
@@ -130,3 +125,40 @@ def _squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
 def _cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     base = x @ y.T / x.shape[1] + 1
     return base * base * base
+
+
+def _measure(
+    samples: Features, reference: PreparedReference, _settings: Settings
+) -> dict[str, Entry]:
+    real = reference.reference.kept_features("KID")
+    size = min(SUBSET_SIZE, len(real), len(samples.features))
+    value, sd = kernel_distance(real, samples.features, subset_size=size)
+    entry: Entry = {"value": value, "sd": sd, "subset_size": size}
+    try:
+        error, subsets = standard_error(real, samples.features)
+    except UsageError:  # fewer than two disjoint subsets
+        return {"kid": entry}
+    entry |= {
+        "standard_error": error,
+        "error": error,
+        "error_is": f"standard error, from {subsets} disjoint subsets",
+    }
+    return {"kid": entry}
+
+
+def _describe(_settings: Settings, reference: PreparedReference | None) -> dict[str, object]:
+    if reference is None:
+        return {}
+    return {"kid_reference_n": len(reference.reference.features)}
+
+
+METRIC = Metric(
+    "kid",
+    1,
+    "KID",
+    4,
+    "lower",
+    needs=frozenset({"features", "reference", "real_features"}),
+    function=_measure,
+    describe=_describe,
+)

@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.metrics.metric import Metric
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-METRIC = "nll"
-VERSION = 1
-
-
-def metric_id() -> str:
-    """`nll.masked.vN`: the measure needs no feature network."""
-    return f"{METRIC}.masked.v{VERSION}"
+# Neither direction is better: schedules mask differently, so their numbers rank no samples.
+METRIC = Metric(
+    "nll",
+    1,
+    "NLL",
+    3,
+    "",
+    unit="nats per masked token",
+    needs=frozenset({"held_out"}),
+    id_form="nll.masked.v{version}",
+)
 
 
 class MaskedNLL:

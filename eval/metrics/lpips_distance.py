@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from eval.features.registry import check_device, load_state
+from eval.metrics.metric import Metric
 from eval.weights.files import checked_weights, require_package
 from maskgit.common.errors import UsageError, one_line
 
-METRIC = "lpips"
-VERSION = 1
+# Its network stands in the id where others have the feature network: `METRIC.id("alex")`.
+METRIC = Metric("lpips", 1, "LPIPS", 3, "lower", needs=frozenset({"held_out"}))
 # net -> (its name in eval.weights.files, torchvision's constructor)
 NETS = {
     "alex": ("alexnet", "alexnet"),
@@ -30,11 +31,6 @@ NETS = {
 }
 MIN_SIDE = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels; the pooling layers need as many
 CHUNK = 16
-
-
-def metric_id(net: str) -> str:
-    """`lpips.NET.vN`: what may share a column."""
-    return f"{METRIC}.{net}.v{VERSION}"
 
 
 class LPIPS:

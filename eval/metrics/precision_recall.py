@@ -12,20 +12,19 @@ on blocks or threads. `eval/neighbours/search.py` says how most pairs are spared
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from eval.features.registry import Features
+from eval.metrics.metric import Entry, Metric, PreparedReference, Settings
 from eval.metrics.statistics import check_features
-from eval.neighbours.search import Cloud
 from maskgit.common.errors import UsageError
 
-METRIC = "precision-recall"
-VERSION = 1
+if TYPE_CHECKING:
+    import torch
 
-
-def metric_ids(features: str) -> dict[str, str]:
-    """`precision.FEATURES.vN` and `recall.FEATURES.vN`: what may share a column."""
-    return {name: f"{name}.{features}.v{VERSION}" for name in ("precision", "recall")}
+    from eval.neighbours.search import Cloud
 
 
 class Manifold:
@@ -64,6 +63,8 @@ class Manifold:
         self.k = k
         if like is not None:
             features = like._fitting(features)
+        from eval.neighbours.search import Cloud  # imports torch
+
         self._cloud: Cloud = Cloud(features, None if like is None else like._cloud)
         self.radii = self._cloud.squared_radii(k)
 
@@ -123,3 +124,39 @@ def precision_recall(
     fake = Manifold(generated, k, "generated features", like=real)
     precise, recalled = real._cloud.inside_each(fake._cloud, real.radii, fake.radii)
     return float(precise.double().mean()), float(recalled.double().mean())
+
+
+def prepared_manifold(
+    reference: PreparedReference, real: np.ndarray, k: int, metric: str
+) -> Manifold:
+    """The manifold of a reference's features for a metric, computed once."""
+
+    def make() -> Manifold:
+        return Manifold(real, k, "real features")
+
+    return reference.once(f"manifold of {metric}", make, k, len(real))
+
+
+def _measure(
+    samples: Features, reference: PreparedReference, settings: Settings
+) -> dict[str, Entry]:
+    real = reference.real_features("precision-recall", samples, settings)
+    manifold = prepared_manifold(reference, real, settings.k, "precision-recall")
+    precision, recall = precision_recall(manifold, samples.features, settings.k)
+    return {"precision": {"value": precision}, "recall": {"value": recall}}
+
+
+def _describe(settings: Settings, reference: PreparedReference | None) -> dict[str, object]:
+    if reference is None:
+        return {}
+    return {
+        "precision_recall_k": settings.k,
+        "precision_recall_reference_n": len(reference.reference.features),
+    }
+
+
+_NEEDS = frozenset({"features", "reference", "real_features"})
+PRECISION, RECALL = (
+    Metric(name, 1, label, 3, "higher", needs=_NEEDS, function=_measure, describe=_describe)
+    for name, label in (("precision", "Precision"), ("recall", "Recall"))
+)

@@ -15,30 +15,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eval.metrics.metric import Metric
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from eval.metrics.lpips_distance import LPIPS
 
-VERSION = 1
 WINDOW, SIGMA = 11, 1.5  # pixels
 K1, K2 = 0.01, 0.03
 CHUNK = 64  # images in float64 at a time
 
 
-def metric_ids(lpips_net: str | None = None) -> dict[str, str]:
-    """`psnr.vN`, `ssim.gaussian-11.vN`, `token-agreement.vN`, and LPIPS's id where its network is
-    named: what may share a column."""
-    ids = {
-        "psnr": f"psnr.v{VERSION}",
-        "ssim": f"ssim.gaussian-{WINDOW}.v{VERSION}",
-        "token-agreement": f"token-agreement.v{VERSION}",
-    }
-    if lpips_net is not None:
-        from eval.metrics.lpips_distance import metric_id
-
-        ids["lpips"] = metric_id(lpips_net)
-    return ids
+_NEEDS = frozenset({"held_out"})
+PSNR = Metric("psnr", 1, "PSNR", 2, "higher", unit="dB", needs=_NEEDS, id_form="psnr.v{version}")
+SSIM = Metric(
+    "ssim", 1, "SSIM", 3, "higher", needs=_NEEDS, id_form=f"ssim.gaussian-{WINDOW}.v{{version}}"
+)
+TOKEN_AGREEMENT = Metric(
+    "token-agreement",
+    1,
+    "Token agreement",
+    3,
+    "higher",
+    needs=_NEEDS,
+    id_form="token-agreement.v{version}",
+)
 
 
 def reconstruction(

@@ -1,229 +1,207 @@
-"""The metrics of `python -m eval`, on features: one registry, one entry of numbers per metric."""
+"""The one registry of metrics, and their computation on features.
+
+    metrics, missing = measure(["fid", "precision"], "fashion-resnet", samples, reference)
+
+To add a metric: write its file with its function and its declaration, a `Metric`; add its line to
+METRICS; write its test. Command lines, results and reports read names, headings, digits,
+directions and ids from here.
+"""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from eval.cas import recipe
 from eval.features.registry import Features
-from eval.metrics import density_coverage, fid, fid_infinity, inception_score, kid, precision_recall
-from eval.reference.files import Reference
+from eval.metrics import (
+    density_coverage,
+    fid,
+    fid_infinity,
+    inception_score,
+    kid,
+    likelihood,
+    lpips_distance,
+    precision_recall,
+    reconstruction,
+)
+from eval.metrics.metric import Entry, Measure, Metric, PreparedReference, Settings
 from maskgit.common.errors import UsageError
 
-DINOV2 = "dinov2-vit-l-14"
-DENSITY_COVERAGE_K = 5  # as its authors and everybody else take it
+__all__ = [
+    "METRICS",
+    "Entry",
+    "Metric",
+    "PreparedReference",
+    "Settings",
+    "combine",
+    "describe",
+    "measure",
+    "subset_errors",
+]
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        fid.METRIC,
+        fid_infinity.METRIC,
+        inception_score.METRIC,
+        precision_recall.PRECISION,
+        precision_recall.RECALL,
+        kid.METRIC,
+        density_coverage.DENSITY,
+        density_coverage.COVERAGE,
+        fid.FD_DINOV2,
+        likelihood.METRIC,
+        reconstruction.PSNR,
+        reconstruction.SSIM,
+        reconstruction.TOKEN_AGREEMENT,
+        lpips_distance.METRIC,
+        recipe.METRIC,
+    )
+}
+# Names on a command line that stand for several metrics.
+GROUPS = {
+    "precision-recall": ("precision", "recall"),
+    "density-coverage": ("density", "coverage"),
+}
+ON_FEATURES = tuple(name for name, metric in METRICS.items() if metric.function is not None)
 SUBSET_SEED = 0
-Entry = dict[str, Any]
+NO_REFERENCE = "needs a reference"
+NO_FEATURES = "needs a feature network"
 
 
-def features_of(metric: str, features: str) -> str:
-    """The extractor a metric is computed on: its own, or the one that was chosen."""
-    return DINOV2 if metric == "fd-dinov2" else features
+def measure(
+    names: Sequence[str],
+    features: str,
+    samples: Features | None,
+    reference: PreparedReference | None,
+    settings: Settings | None = None,
+    *,
+    no_features: str = NO_FEATURES,
+    no_reference: str = NO_REFERENCE,
+) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Compute metrics of generated features against a reference.
 
-
-class Measures:
-    """Metrics of generated features against one reference. What they need of the reference is
-    prepared once, for any number of sets.
+    A metric that these samples do not allow (too few of them, say) is missing, not an error; so is
+    one that needs what is not here. Names of metrics that are not computed on features are passed
+    over. `is` may bring a second entry, `is-single-split`.
 
     Args:
-        features: extractor's name, for the ids.
-        reference: None if only `is` is wanted.
-        splits: of the Inception Score.
-        k: neighbour of precision and recall.
+        names: of METRICS.
+        features: the feature network's name, for the ids.
+        samples: features and logits; None if there are none, for the reason `no_features`.
+        reference: prepared once for any number of sets; None if there is none, for the reason
+            `no_reference`.
+        settings: None for the defaults.
+
+    Returns:
+        (metrics, missing): name -> {"id", "value", "sd"?, "error"?, "error_is"?, ...}, where
+        `error` with `error_is` is the uncertainty to show and `sd` the deviation over splits or
+        subsets that other libraries report; and name -> why there is no number.
     """
-
-    def __init__(
-        self, features: str, reference: Reference | None, *, splits: int = 10, k: int = 3
-    ) -> None:
-        self.features, self.splits, self.k = features, splits, k
-        self._reference = reference
-
-    @property
-    def has_reference(self) -> bool:
-        """Whether there is one."""
-        return self._reference is not None
-
-    @property
-    def reference(self) -> Reference:
-        """The reference, for metrics that need one."""
-        if self._reference is None:
-            raise UsageError("needs a reference")
-        return self._reference
-
-    @functools.cached_property
-    def _factor(self) -> np.ndarray:
-        return fid.covariance_factor(self.reference.cov)
-
-    @functools.cached_property
-    def _manifold(self) -> precision_recall.Manifold:
-        real = self.reference.kept_features("precision-recall")
-        return precision_recall.Manifold(real, self.k, "real features")
-
-    @functools.cached_property
-    def _wide_manifold(self) -> precision_recall.Manifold:
-        real = self.reference.kept_features("density-coverage")
-        return precision_recall.Manifold(real, DENSITY_COVERAGE_K, "real features")
-
-    def measure(self, metric: str, samples: Features) -> dict[str, Entry]:
-        """Numbers of one metric: name -> {id, value, and what is known of its error}.
-
-        `error` with `error_is` is the uncertainty to show; `sd` is the deviation over splits or
-        subsets that other libraries report.
-
-        Raises:
-            Unavailable: the reference has no features, and the metric needs them.
-            UsageError: these samples do not allow the metric (too few, say), or a number is not
-                finite.
-        """
-        entries = _MEASURES[metric](self, samples)
-        for name, entry in entries.items():
-            if not math.isfinite(entry["value"]):
-                raise UsageError(f"{name} is not a finite number")
-        return entries
-
-    def add_subset_errors(
-        self, metric: str, samples: Features, entries: dict[str, Entry], subsets: int
-    ) -> None:
-        """Put the standard error that disjoint subsets give (seeded shuffle) into `entries`.
-
-        The values stay those of all samples. The error is the subsets' standard deviation divided
-        by sqrt(subsets): for what is a mean over images, the error of the whole. Metrics that state
-        a standard error of their own keep it.
-
-        Raises:
-            UsageError: subsets that are too small for the metric.
-        """
-        n = len(samples.features)
-        if not 2 <= subsets <= n:
-            raise UsageError(f"--error-bars {subsets}: expected 2 to {n}, the number of images")
-        if all("standard_error" in entry for entry in entries.values()):
-            return
-        order = np.random.default_rng(SUBSET_SEED).permutation(n)
-        parts = []
-        for rows in np.array_split(order, subsets):
-            part = Features(samples.features[rows], samples.logits[rows])
-            try:
-                parts.append(self.measure(metric, part))
-            except UsageError as error:
-                raise UsageError(
-                    f"--error-bars {subsets}: subsets of {len(rows)} images: {error}"
-                ) from error
-        for name, entry in entries.items():
-            if all(name in part for part in parts):
-                values = [part[name]["value"] for part in parts]
-                entry["subset_values"] = values
-                entry["standard_error"] = float(np.std(values, ddof=1) / math.sqrt(subsets))
-                entry["error"] = entry["standard_error"]
-                entry["error_is"] = (
-                    f"standard error, from {subsets} disjoint subsets of {n // subsets} images"
-                )
-
-    def protocol(self, metrics: Sequence[str]) -> dict[str, object]:
-        """What the numbers depend on beside the extractor and the sets."""
-        result: dict[str, object] = {}
-        if "is" in metrics:
-            result["is_splits"] = self.splits
-        if "kid" in metrics and self._reference is not None:
-            result["kid_reference_n"] = len(self._reference.features)
-        if "precision-recall" in metrics and self._reference is not None:
-            result["precision_recall_k"] = self.k
-            result["precision_recall_reference_n"] = len(self._reference.features)
-        if "density-coverage" in metrics and self._reference is not None:
-            result["density_coverage_k"] = DENSITY_COVERAGE_K
-            result["density_coverage_reference_n"] = len(self._reference.features)
-        if "fid-infinity" in metrics:
-            result["fid_infinity_levels"] = fid_infinity.LEVELS
-        return result
-
-    def _fid(self, samples: Features) -> dict[str, Entry]:
-        from eval.metrics.statistics import Statistics
-
-        s, r = Statistics.of(samples.features), self.reference
-        value = fid.frechet_distance(r.mean, r.cov, s.mean, s.cov, self._factor)
-        return {"fid": {"id": fid.metric_id(self.features), "value": value}}
-
-    def _fd_dinov2(self, samples: Features) -> dict[str, Entry]:
-        value = self._fid(samples)["fid"]["value"]
-        return {"fd-dinov2": {"id": f"fd.{self.features}.v{fid.VERSION}", "value": value}}
-
-    def _fid_infinity(self, samples: Features) -> dict[str, Entry]:
-        r = self.reference
-        fit = fid_infinity.fid_infinity(r.mean, r.cov, samples.features, factor=self._factor)
-        entry = {
-            "id": fid_infinity.metric_id(self.features),
-            "value": fit.value,
-            "standard_error": fit.standard_error,
-            "error": fit.standard_error,
-            "error_is": "standard error, of sample and fit",
-            "slope": fit.slope,
-            "slope_interval": list(fit.slope_interval),
-            "points": [list(point) for point in fit.points],
-        }
-        return {"fid-infinity": entry}
-
-    def _inception_score(self, samples: Features) -> dict[str, Entry]:
-        if samples.logits.shape[1] == 0:
-            raise UsageError(f"Inception Score needs a classifier, {self.features} is none")
-        value, sd = inception_score.inception_score(samples.logits, self.splits)
-        name = inception_score.metric_id(self.features)
-        entries = {"is": {"id": name, "value": value, "sd": sd}}
-        if self.splits > 1:
-            entries["is"] |= {"error": sd, "error_is": f"sd over {self.splits} splits"}
-            if len(samples.logits) < inception_score.SINGLE_SPLIT_BELOW:
-                name = inception_score.single_split_id(self.features)
-                single = inception_score.inception_score(samples.logits, 1)[0]
-                entries["is-single-split"] = {"id": name, "value": single}
-        return entries
-
-    def _kid(self, samples: Features) -> dict[str, Entry]:
-        real = self.reference.kept_features("kid")
-        size = min(kid.SUBSET_SIZE, len(real), len(samples.features))
-        value, sd = kid.kernel_distance(real, samples.features, subset_size=size)
-        entry: Entry = {"id": kid.metric_id(self.features), "value": value, "sd": sd}
-        entry["subset_size"] = size
+    settings = settings or Settings()
+    metrics: dict[str, Entry] = {}
+    missing: dict[str, str] = {}
+    for function, group in _computations(names).items():
+        if samples is None:
+            missing |= dict.fromkeys(group, no_features)
+            continue
+        if reference is None and "reference" in METRICS[group[0]].needs:
+            missing |= dict.fromkeys(group, no_reference)
+            continue
         try:
-            error, subsets = kid.standard_error(real, samples.features)
-        except UsageError:  # fewer than two disjoint subsets
-            return {"kid": entry}
-        entry |= {
-            "standard_error": error,
-            "error": error,
-            "error_is": f"standard error, from {subsets} disjoint subsets",
-        }
-        return {"kid": entry}
-
-    def _precision_recall(self, samples: Features) -> dict[str, Entry]:
-        pair = precision_recall.precision_recall(self._manifold, samples.features, self.k)
-        ids = precision_recall.metric_ids(self.features)
-        return {
-            name: {"id": ids[name], "value": value}
-            for name, value in zip(("precision", "recall"), pair, strict=True)
-        }
-
-    def _density_coverage(self, samples: Features) -> dict[str, Entry]:
-        pair = density_coverage.density_coverage(
-            self._wide_manifold, samples.features, DENSITY_COVERAGE_K
-        )
-        ids = density_coverage.metric_ids(self.features)
-        return {
-            name: {"id": ids[name], "value": value}
-            for name, value in zip(("density", "coverage"), pair, strict=True)
-        }
+            entries = function(samples, reference, settings)  # type: ignore[arg-type]
+        except UsageError as error:
+            missing |= dict.fromkeys(group, str(error))
+            continue
+        for name, entry in entries.items():
+            if name in METRICS and name not in group:
+                continue  # computed along with what was asked for
+            if not all(math.isfinite(x) for x in entry.values() if isinstance(x, float)):
+                missing[name] = f"{name} is not a finite number"
+                continue
+            # An entry beside those of the registry takes the id of the metric it comes with.
+            metric = METRICS.get(name) or replace(METRICS[group[0]], name=name)
+            metrics[name] = {"id": metric.id(features), **entry}
+    return metrics, missing
 
 
-_MEASURES: dict[str, Callable[[Measures, Features], dict[str, Entry]]] = {
-    "fid": Measures._fid,
-    "fid-infinity": Measures._fid_infinity,
-    "is": Measures._inception_score,
-    "kid": Measures._kid,
-    "precision-recall": Measures._precision_recall,
-    "density-coverage": Measures._density_coverage,
-    "fd-dinov2": Measures._fd_dinov2,
-}
+def _computations(names: Sequence[str]) -> dict[Measure, list[str]]:
+    """The metrics on features among some names, by the function that computes them together."""
+    groups: dict[Measure, list[str]] = {}
+    for name in dict.fromkeys(names):
+        function = METRICS[name].function
+        if function is not None:
+            groups.setdefault(function, []).append(name)
+    return groups
+
+
+def subset_errors(
+    metrics: dict[str, Entry],
+    features: str,
+    samples: Features,
+    reference: PreparedReference | None,
+    settings: Settings,
+    subsets: int,
+) -> dict[str, str]:
+    """Put the standard error that disjoint subsets give (seeded shuffle) into `metrics`.
+
+    The values stay those of all samples. The error is the subsets' standard deviation divided by
+    sqrt(subsets): for what is a mean over images, the error of the whole. Metrics that state a
+    standard error of their own keep it.
+
+    Args:
+        metrics: what `measure` returned for all samples with the same arguments.
+        subsets: how many.
+
+    Returns:
+        name -> why a metric has no such error, for subsets that are too small for it.
+    """
+    n = len(samples.features)
+    wanted = [name for name, entry in metrics.items() if "standard_error" not in entry]
+    if not 2 <= subsets <= n:
+        why = f"--error-bars {subsets}: expected 2 to {n}, the number of images"
+        return dict.fromkeys(wanted, why)
+    order = np.random.default_rng(SUBSET_SEED).permutation(n)
+    values: dict[str, list[float]] = {name: [] for name in wanted}
+    missing: dict[str, str] = {}
+    for rows in np.array_split(order, subsets):
+        part = Features(samples.features[rows], samples.logits[rows])
+        names = [name for name in wanted if name in METRICS and name not in missing]
+        found, absent = measure(names, features, part, reference, settings)
+        for name, entry in found.items():
+            if name in values:
+                values[name].append(entry["value"])
+        for name, why in absent.items():
+            missing[name] = f"--error-bars {subsets}: subsets of {len(rows)} images: {why}"
+    for name, parts in values.items():
+        if len(parts) == subsets:
+            error = float(np.std(parts, ddof=1) / math.sqrt(subsets))
+            metrics[name] |= {
+                "subset_values": parts,
+                "standard_error": error,
+                "error": error,
+                "error_is": f"standard error, from {subsets} disjoint subsets of {n // subsets} "
+                "images",
+            }
+    return missing
+
+
+def describe(
+    names: Sequence[str], reference: PreparedReference | None, settings: Settings
+) -> dict[str, Any]:
+    """What the metrics' numbers depend on beside the feature network and the images."""
+    result: dict[str, Any] = {}
+    for name in names:
+        about = METRICS[name].describe
+        if about is not None:
+            result |= about(settings, reference)
+    return result
 
 
 def combine(sets: Sequence[dict[str, Entry]]) -> dict[str, Entry]:

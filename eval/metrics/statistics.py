@@ -2,8 +2,7 @@
 
 All sums are float64. Two partial results merge exactly as if one had seen all rows (Chan, Golub
 and LeVeque 1979), so the order of batches and the number of workers change a result by rounding
-only. References, what real images were turned into, are read by `eval.reference.files`; its names
-are here too.
+only.
 """
 
 from __future__ import annotations
@@ -14,24 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.images.arrays import read_arrays, write_arrays
-from eval.reference.files import (
-    REFERENCES,
-    Reference,
-    load_reference,
-    read_reference,
-    save_reference,
-)
 from maskgit.common.errors import UsageError, one_line
-
-__all__ = [
-    "REFERENCES",
-    "Reference",
-    "Statistics",
-    "check_features",
-    "load_reference",
-    "read_reference",
-    "save_reference",
-]
 
 
 def check_features(features: np.ndarray, what: str = "features", minimum: int = 1) -> np.ndarray:

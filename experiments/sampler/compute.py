@@ -310,7 +310,7 @@ class SamplerComputer:
 
     def nll(self, cell: dict[str, Any], keys: StageKeys) -> dict[str, Any]:
         """The metric `nll` of a transformer and a schedule, computed once for all cells of both."""
-        from eval.metrics.likelihood import metric_id
+        from eval.metrics.likelihood import METRIC
         from experiments.sampler.held_out import encode_images, negative_log_likelihood
 
         held_out = self.request.held_out
@@ -331,7 +331,7 @@ class SamplerComputer:
             return {"value": value, "images": len(held_out), "masked_tokens": masked}
 
         stage = self._stages.value("likelihood", keys.likelihood, make)
-        return {"id": metric_id(), "value": stage["value"]}
+        return {"id": METRIC.id(), "value": stage["value"]}
 
 
 class _timed:

@@ -18,7 +18,7 @@ from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     from eval.features.registry import Extractor
-    from eval.metrics.statistics import Reference
+    from eval.reference.files import Reference
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Side:
 
     def real(self) -> Reference:
         """The reference."""
-        from eval.metrics.statistics import load_reference
+        from eval.reference.files import load_reference
 
         return load_reference(self.reference, self.features, self.weights_dir)
 
@@ -58,7 +58,7 @@ def find_side(
             not take such images.
     """
     from eval.features.registry import extractor_names, get_extractor
-    from eval.metrics.statistics import load_reference
+    from eval.reference.files import load_reference
     from maskgit.common.errors import Unavailable
 
     if features not in extractor_names():

@@ -16,7 +16,8 @@ from eval.metrics.fid import frechet_distance
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kid import kernel_distance, standard_error
 from eval.metrics.precision_recall import precision_recall
-from eval.metrics.statistics import Statistics, load_reference
+from eval.metrics.statistics import Statistics
+from eval.reference.files import load_reference
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ SCRIPT = """
 import resource, sys
 import numpy as np
 from eval.features.registry import Features
-from eval.metrics.registry import Measures
+from eval.metrics.registry import PreparedReference, measure
 from eval.reference.files import Reference
 
 def peak():
@@ -36,10 +36,9 @@ logits = rng.standard_normal((n, 100), np.float32)
 before = peak()
 mean, cov = real.mean(0, np.float64), np.cov(real[:2 * dim], rowvar=False)
 reference = Reference("x", "x", n, mean, cov, real, "", "")
-measures = Measures("x", reference)
-for metric in metrics:
-    for name, entry in measures.measure(metric, Features(fake, logits)).items():
-        print(name, entry["value"], file=sys.stderr)
+found, missing = measure(metrics, "x", Features(fake, logits), PreparedReference(reference))
+assert not missing, missing
+print({name: entry["value"] for name, entry in found.items()}, file=sys.stderr)
 print((peak() - before) / 2**20)
 """
 

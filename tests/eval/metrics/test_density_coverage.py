@@ -4,7 +4,7 @@ what they must be for known cases."""
 import numpy as np
 import pytest
 
-from eval.metrics.density_coverage import density_coverage, metric_ids
+from eval.metrics.density_coverage import COVERAGE, DENSITY, density_coverage
 from eval.metrics.precision_recall import Manifold
 from maskgit.common.errors import UsageError
 
@@ -104,4 +104,4 @@ def test_input_without_these_metrics_is_refused(real, generated, says):
 
 
 def test_ids_name_features_and_version():
-    assert metric_ids("x") == {"density": "density.x.v1", "coverage": "coverage.x.v1"}
+    assert (DENSITY.id("x"), COVERAGE.id("x")) == ("density.x.v1", "coverage.x.v1")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.fid import covariance_factor, frechet_distance, metric_id
+from eval.metrics.fid import FD_DINOV2, METRIC, covariance_factor, frechet_distance
 from eval.metrics.statistics import Statistics
 from maskgit.common.errors import UsageError
 
@@ -139,4 +139,5 @@ def test_factor_of_something_else_than_a_matrix_is_refused():
 
 
 def test_id_names_features_and_version():
-    assert metric_id("fashion-resnet") == "fid.fashion-resnet.v1"
+    assert METRIC.id("fashion-resnet") == "fid.fashion-resnet.v1"
+    assert FD_DINOV2.id("dinov2-vit-l-14") == "fd.dinov2-vit-l-14.v1"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eval.metrics.fid import covariance_factor, frechet_distance
-from eval.metrics.fid_infinity import fid_infinity, metric_id
+from eval.metrics.fid_infinity import METRIC, fid_infinity
 from eval.metrics.statistics import Statistics
 from maskgit.common.errors import UsageError
 
@@ -108,4 +108,4 @@ def test_too_few_images_or_levels_are_refused(n, levels, says):
 
 
 def test_id_names_features_and_version():
-    assert metric_id("x") == "fid-infinity.x.v1"
+    assert METRIC.id("x") == "fid-infinity.x.v1"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.metrics.inception_score import inception_score, metric_id, single_split_id
+from eval.metrics.inception_score import METRIC, inception_score
 from maskgit.common.errors import UsageError
 
 
@@ -68,8 +68,7 @@ def test_input_that_cannot_be_scored_is_refused(logits, splits, says):
 
 
 def test_id_names_features_and_version():
-    assert metric_id("x") == "is.x.v1"
-    assert single_split_id("x") == "is-single-split.x.v1"
+    assert METRIC.id("x") == "is.x.v1"
 
 
 def test_many_images_need_no_second_copy_of_the_logits():

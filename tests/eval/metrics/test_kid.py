@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.metrics.kid import kernel_distance, metric_id, standard_error
+from eval.metrics.kid import METRIC, kernel_distance, standard_error
 from maskgit.common.errors import UsageError
 
 
@@ -117,4 +117,4 @@ def test_different_networks_are_refused():
 
 
 def test_id_names_features_and_version():
-    assert metric_id("x") == "kid.x.v1"
+    assert METRIC.id("x") == "kid.x.v1"

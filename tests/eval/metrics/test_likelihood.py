@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eval.metrics.likelihood import MaskedNLL, masked_nll, metric_id
+from eval.metrics.likelihood import METRIC, MaskedNLL, masked_nll
 from maskgit.common.errors import UsageError
 
 
@@ -85,4 +85,4 @@ def test_input_without_a_likelihood_is_refused(arguments, says):
 
 
 def test_id():
-    assert metric_id() == "nll.masked.v1"
+    assert METRIC.id() == "nll.masked.v1"

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torchvision.models
 
-from eval.metrics.lpips_distance import LPIPS, MIN_SIDE, NETS, metric_id
+from eval.metrics.lpips_distance import LPIPS, METRIC, MIN_SIDE, NETS
 from eval.weights.files import SOURCES, file_sha256
 from maskgit.common.errors import Unavailable, UsageError
 
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused(folder):
 def test_a_missing_network_is_unavailable_and_names_lpips(tmp_path, net):
     with pytest.raises(Unavailable, match=f"fetch {NETS[net][0]}.*LPIPS with {net}"):
         LPIPS(net, tmp_path)
-    assert metric_id(net) == f"lpips.{net}.v1"
+    assert METRIC.id(net) == f"lpips.{net}.v1"
 
 
 def test_another_networks_weights_are_one_clear_line(tmp_path):

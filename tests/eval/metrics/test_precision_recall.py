@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from eval.metrics.precision_recall import Manifold, metric_ids, precision_recall
+from eval.metrics.precision_recall import PRECISION, RECALL, Manifold, precision_recall
 from eval.neighbours import search as neighbours
 from maskgit.common.errors import UsageError
 
@@ -47,7 +47,7 @@ def test_equals_torch_fidelity_and_scikit_learn(n, m, dim, k):
 
 
 def test_equals_scikit_learn_on_the_benchmarks_own_features(resnet):
-    from eval.metrics.statistics import load_reference
+    from eval.reference.files import load_reference
 
     real = load_reference("fashion-mnist-train").features
     ours = precision_recall(real[:300], real[300:700])
@@ -126,4 +126,4 @@ def test_input_without_a_manifold_is_refused(real, generated, k, says):
 
 
 def test_ids_name_features_and_version():
-    assert metric_ids("x") == {"precision": "precision.x.v1", "recall": "recall.x.v1"}
+    assert (PRECISION.id("x"), RECALL.id("x")) == ("precision.x.v1", "recall.x.v1")

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics import statistics as module
-from eval.metrics.statistics import Statistics, load_reference, read_reference, save_reference
+from eval.metrics.statistics import Statistics
+from eval.reference import files as module
+from eval.reference.files import load_reference, read_reference, save_reference
 from eval.weights.files import ZOO, weights_path, weights_sha256
 from maskgit.common.errors import Unavailable, UsageError
 

@@ -138,7 +138,8 @@ def run(monkeypatch, capsys, weights, tmp_path):
 def test_from_flags_to_numbers(run, tmp_path, monkeypatch):
     from eval.features.registry import get_extractor
     from eval.metrics.fid import frechet_distance
-    from eval.metrics.statistics import Statistics, load_reference
+    from eval.metrics.statistics import Statistics
+    from eval.reference.files import load_reference
     from maskgit.data.fashion_mnist import load_split
 
     monkeypatch.setattr("experiments.sampler.held_out_images.IMAGES", 80)
