@@ -20,7 +20,8 @@ from pathlib import Path
 # the key as resolved configuration, and finding a file of weights is not what they contain.
 IGNORED = (
     *("maskgit.common.errors", "maskgit.presets", "experiments.engine.reasons"),
-    *("maskgit.checkpoints.paths", "maskgit.checkpoints.records", "eval.weights.files"),
+    *("maskgit.checkpoints.paths", "maskgit.common.records", "eval.weights.files"),
+    *("maskgit.common.files", "maskgit.common.download", "maskgit.common.device"),
 )
 
 

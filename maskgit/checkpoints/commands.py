@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import sha256_of
 
 
 def fetch_files(preset_name: str | None, folder: Path | None, url: str | None) -> None:
@@ -37,7 +38,7 @@ def inspect(path: Path, num_codes: int | None, verify: bool, as_json: bool) -> N
         UsageError: the file cannot be read; or its arrays do not fit, after they were printed.
     """
     from maskgit.checkpoints import load_model, model_kind
-    from maskgit.checkpoints.records import check_file, check_size, read_record, sha256_of
+    from maskgit.common.records import check_file, check_size, read_record
 
     file = path if path.is_file() else path / "model.safetensors"
     if not file.is_file():
@@ -79,7 +80,6 @@ def convert(source: Path, out: Path, to: str, num_codes: int | None, half: bool)
 
     from maskgit.checkpoints import load_model, model_kind, save_model
     from maskgit.checkpoints.flax import write_flax
-    from maskgit.checkpoints.records import sha256_of
     from maskgit.model.causal import Autoregressive
 
     if to == "flax":

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from maskgit.checkpoints.downloads import Progress, download
 from maskgit.checkpoints.paths import OFFICIAL_URL
-from maskgit.checkpoints.records import (
+from maskgit.common.download import Progress, download
+from maskgit.common.errors import UsageError
+from maskgit.common.files import sha256_of
+from maskgit.common.records import (
     Record,
     check_file,
     read_record,
     record_path,
-    sha256_of,
     write_record,
 )
-from maskgit.common.errors import UsageError
 from maskgit.presets import Preset
 
 
@@ -32,7 +32,7 @@ def fetch(
     read as the preset's model and its size and sha256 recorded next to it; ever after the file must
     be that one, a new download too.
 
-    role: "tokenizer" or "transformer". progress: see maskgit.checkpoints.downloads.download.
+    role: "tokenizer" or "transformer". progress: see maskgit.common.download.download.
     Returns the file, its record, and what was done: "fetched", "there already" or "recorded".
 
     Raises:
@@ -65,7 +65,7 @@ def fetch(
                 f"with {record.sha256}; remove {record_path(file)} to trust the server's file anew"
             )
 
-    download(url, file, check, progress)
+    download(url, file, check, progress=progress)
     assert record is not None
     write_record(file, record)
     return file, record, "fetched"

@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskgit.checkpoints.flax import Leaves, read_tokenizer, read_transformer
-from maskgit.checkpoints.records import check_file, sha256_of
 from maskgit.common.errors import UsageError
+from maskgit.common.files import sha256_of
+from maskgit.common.records import check_file
 from maskgit.model.causal import Autoregressive
 from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
 from maskgit.model.transformer import Transformer, TransformerConfig

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from maskgit.checkpoints.records import check_size
 from maskgit.common.errors import UsageError
+from maskgit.common.files import cache_folder
+from maskgit.common.records import check_size
 from maskgit.presets import Preset
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -21,12 +21,6 @@ def zoo_path(name: str) -> Path:
             f"model {name}: expected one of {', '.join(names) or '(the zoo is empty)'}"
         )
     return ZOO / name
-
-
-def cache_folder() -> Path:
-    """Where downloads go: $MASKGIT_BENCH_CACHE, or ~/.cache/maskgit-bench."""
-    chosen = os.environ.get("MASKGIT_BENCH_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "maskgit-bench"
 
 
 def checkpoints_folder() -> Path:

@@ -7,15 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from maskgit.common.errors import Interrupted
+
 _SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
-
-
-class Interrupted(BaseException):
-    """A signal asked us to end. Not an Exception, so that no cell takes it for a failure."""
-
-    def __init__(self, number: int):
-        super().__init__(f"ended by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
 
 
 class Stopper:

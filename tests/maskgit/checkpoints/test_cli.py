@@ -11,7 +11,7 @@ import torch
 
 from maskgit.checkpoints import __main__ as checkpoints_cli
 from maskgit.checkpoints import load_model, load_tokenizer, load_transformer, save_model
-from maskgit.checkpoints.records import Record, write_record
+from maskgit.common.records import Record, write_record
 from maskgit.model.causal import Autoregressive
 from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
 from maskgit.model.transformer import TransformerConfig

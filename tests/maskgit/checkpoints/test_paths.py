@@ -6,17 +6,17 @@ import os
 import pytest
 
 from maskgit.checkpoints import load_transformer, zoo_path
-from maskgit.checkpoints.paths import cache_folder, checkpoints_folder, model_path
-from maskgit.checkpoints.records import (
+from maskgit.checkpoints.paths import checkpoints_folder, model_path
+from maskgit.common.errors import UsageError
+from maskgit.common.files import cache_folder, sha256_of
+from maskgit.common.records import (
     Record,
     check_file,
     check_size,
     read_record,
     record_path,
-    sha256_of,
     write_record,
 )
-from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
 
 EMBEDDED, IMAGENET, PLACES = (get_preset(name) for name in ("embedded", "imagenet256", "places2"))

@@ -1,19 +1,17 @@
-"""Size and sha256 of a downloaded file, written next to it when it is first used.
+"""Size and sha256 of a file, written next to it when it is first used.
 
-Nobody publishes checksums of the official checkpoints, so the first download is trusted and every
-later use is held against it. A file without a record is not checked.
+Where nobody publishes checksums, as for the official checkpoints, the first download is trusted and
+every later use is held against it. A file without a record is not checked.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import atomic_write, sha256_of
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,23 @@ def read_record(file: Path) -> Record | None:
     path = record_path(file)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        record = Record(int(content["size"]), str(content["sha256"]), str(content["url"]))
+        return Record(int(content["size"]), str(content["sha256"]), str(content["url"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path}: not a readable record ({error}); remove it to trust {file.name} anew"
         ) from None
-    return record
 
 
 def write_record(file: Path, record: Record) -> None:
-    """Write the record of a file, whole or not at all."""
-    path = record_path(file)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as handle:
-            handle.write(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the record of a file, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    text = json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
+    atomic_write(record_path(file), text.encode())
 
 
 def check_size(file: Path) -> None:
@@ -78,8 +71,6 @@ def check_size(file: Path) -> None:
 def check_file(file: Path) -> None:
     """Compare a file's size and sha256 with its record, if it has one.
 
-    A file is read once a process: its size and time of change tell whether it is still that file.
-
     Raises:
         UsageError: they differ.
     """
@@ -89,18 +80,6 @@ def check_file(file: Path) -> None:
     check_size(file)
     if sha256_of(file) != record.sha256:
         raise _mismatch(file, f"sha256 {sha256_of(file)}", record.sha256)
-
-
-def sha256_of(file: Path) -> str:
-    """sha256 of a file in hexadecimal, remembered while size and time of change stay."""
-    stat = file.stat()
-    return _sha256(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _sha256(path: str, size: int, changed: int) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _mismatch(file: Path, got: str, expected: str) -> UsageError:

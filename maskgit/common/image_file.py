@@ -1,0 +1,123 @@
+"""Image files: their bytes in, uint8 pixels out.
+
+What every kind becomes: 16 bits are scaled to 8; palettes and CMYK become RGB; grey stays grey;
+an alpha channel may be there if it hides nothing. A rotation that EXIF asks for is not done, as no
+library of this field does it.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from PIL.Image import Image
+
+from maskgit.common.errors import UsageError, one_line
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+MAX_BYTES = 256 * 2**20  # of a file: more is no image, or a bomb in an archive
+MAX_PIXELS = 2**27
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read one image file as uint8 (H, W, 1) if it is grey, else (H, W, 3).
+
+    Raises:
+        UsageError: as `decode_image`.
+    """
+    return decode_image(read_bytes(Path(path)), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        UsageError: not readable (a link to nowhere, say), or too large for an image.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: not a readable image ({one_line(error)})") from error
+    if len(raw) > MAX_BYTES:
+        raise UsageError(f"{path}: more than {MAX_BYTES >> 20} MiB, expected an image")
+    return raw
+
+
+def decode_image(raw: bytes, name: str) -> np.ndarray:
+    """Pixels of an image file as uint8 (H, W, 1) if it is grey, else (H, W, 3).
+
+    Args:
+        raw: the file's bytes.
+        name: for messages.
+
+    Raises:
+        UsageError: as `open_image` and `to_uint8`.
+    """
+    return to_uint8(open_image(raw, name), name)
+
+
+def open_image(raw: bytes, name: str) -> Image:
+    """The image in a file's bytes as PIL has it, loaded.
+
+    Raises:
+        UsageError: not a readable image, cut short, animated, or beyond MAX_PIXELS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # MAX_PIXELS
+            image = PIL.Image.open(io.BytesIO(raw))
+        if image.width * image.height > MAX_PIXELS:
+            raise UsageError(
+                f"{name}: {image.width}x{image.height} pixels, at most {MAX_PIXELS} are read"
+            )
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
+            raise UsageError(f"{name}: {frames} frames (animated?), expected one image")
+        image.load()
+        return image
+    except UsageError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        SyntaxError,
+        IndexError,
+        PIL.Image.DecompressionBombError,
+    ) as error:
+        raise UsageError(f"{name}: not a readable image ({one_line(error)})") from error
+
+
+def to_uint8(image: Image, name: str) -> np.ndarray:
+    """Pixels of a loaded image as uint8 (H, W, 1) if it is grey, else (H, W, 3).
+
+    Raises:
+        UsageError: transparent, floating point, or beyond 16 bits.
+    """
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise UsageError(f"{name}: grey values beyond 16 bits, expected 8 or 16 bits")
+        if image.mode == "I" and image.format == "TIFF":
+            raise UsageError(f"{name}: a 32-bit image, expected 8 or 16 bits")
+        return np.round(values / 257).astype(np.uint8)[..., None]
+    if image.mode == "F":
+        raise UsageError(f"{name}: a floating-point image, expected 8 or 16 bits")
+    try:
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            if np.asarray(rgba)[..., 3].min() < 255:
+                raise UsageError(f"{name}: has transparent pixels, put it on a background first")
+            grey = image.mode in ("L", "LA", "La", "1")
+            return np.asarray(rgba.convert("RGB"))[..., : 1 if grey else 3]
+        if image.mode in ("L", "1"):
+            return np.asarray(image.convert("L"))[..., None]
+        return np.asarray(image.convert("RGB"))
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:  # a mode that PIL cannot convert
+        raise UsageError(f"{name}: not a readable image ({one_line(error)})") from error
