@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-ZOO = Path(__file__).parents[1] / "maskgit" / "zoo"
+ZOO = Path(__file__).parents[1] / "eval" / "zoo"
 
 
 def run(

@@ -184,13 +184,14 @@ def code_fingerprint(root: Path) -> str:
 
 
 def take_snapshot(root: Path, target: Path) -> None:
-    """Copy the sources to `target`; the weights of the zoo are linked, their hashes are in the
-    cells' keys."""
+    """Copy the sources to `target`; the shipped weights are linked, as the cells' keys have their
+    hashes."""
     for path in source_files(root):
         place = target / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, place)
-    (target / "maskgit" / "zoo").symlink_to(root / "maskgit" / "zoo")
+    for package in ("maskgit", "eval"):
+        (target / package / "zoo").symlink_to(root / package / "zoo")
 
 
 def keys_left(keys: Sequence[str], run: Path) -> list[str]:

@@ -3,7 +3,7 @@
     python -m eval.weights list|fetch|verify [NAME...] [--weights-dir DIR]
 
 Looked at in this order: `weights_dir` alone where a caller names it; else the folder in
-MASKGIT_BENCH_WEIGHTS, what ships (the sibling folder maskgit/zoo, found by path, or an installed
+MASKGIT_BENCH_WEIGHTS, what ships (eval/zoo, or an installed
 package), our cache, and the places where other libraries keep the same file. A file from any of
 the latter must be the published one. In a `weights_dir` other weights of the same network are
 taken too: the protocol then says so beside their sha256.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from maskgit.common.errors import Unavailable, UsageError
 
-ZOO = Path(__file__).resolve().parents[2] / "maskgit" / "zoo"
+ZOO = Path(__file__).resolve().parents[1] / "zoo"
 FOLDER_VARIABLE = "MASKGIT_BENCH_WEIGHTS"
 CACHE_VARIABLE = "MASKGIT_BENCH_CACHE"
 TORCHVISION = "https://download.pytorch.org/models"

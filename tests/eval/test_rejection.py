@@ -23,6 +23,7 @@ from eval.rejection import (
 )
 from eval.weights.files import SOURCES
 from maskgit.common.errors import Unavailable, UsageError
+from maskgit.data.fashion_mnist import load_split
 
 RATES = st.sampled_from([0.005, 0.05, 0.1, 0.3, 1 / 3, 0.7, 1.0])
 
@@ -148,13 +149,7 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_the_embedded_classifier_keeps_real_images_of_the_class(resnet):
-    from eval.images.sets import read_idx
-    from eval.weights.files import ZOO
-
-    folder = ZOO / "fashion-mnist"
-    pixels = read_idx(next(folder.glob("*images*")), 3)[:60]
-    labels = read_idx(next(folder.glob("*labels*")), 1)[:60].astype(np.int64)
-    images = np.pad(pixels, ((0, 0), (2, 2), (2, 2)))[..., None]
+    images, labels = (array[:60] for array in load_split("test"))
     images, labels = np.tile(images, (2, 1, 1, 1)), np.tile(labels, 2)
     true = np.arange(120) < 60
     labels[~true] = (labels[~true] + 5) % 10  # the second half claims to be something else

@@ -15,18 +15,12 @@ import eval.weights.files
 from eval.features.registry import extractor_names, get_extractor
 from eval.weights.files import ZOO, weights_path, weights_sha256
 from maskgit.common.errors import UsageError
+from maskgit.data.fashion_mnist import load_split
 
 
 def test_images() -> tuple[np.ndarray, np.ndarray]:
-    """Fashion-MNIST's test images as they ship, padded (eval itself knows no data set)."""
-    import gzip
-
-    folder = ZOO / "fashion-mnist"
-    raw = [
-        np.frombuffer(gzip.decompress((folder / name).read_bytes()), np.uint8, offset=offset)
-        for name, offset in (("t10k-images-idx3-ubyte.gz", 16), ("t10k-labels-idx1-ubyte.gz", 8))
-    ]
-    return np.pad(raw[0].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))[..., None], raw[1]
+    """Fashion-MNIST's test images as they ship, padded."""
+    return load_split("test")
 
 
 test_images.__test__ = False
