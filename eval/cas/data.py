@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.cas.recipe import RANDAUGMENT, SMALL
+from eval.features.registry import imagenet_normalised
 from eval.images.source import ImageSource, content_sha256
 from maskgit.common.errors import UsageError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 IN_MEMORY = 2 * 2**30  # bytes of pixels
 MAX_CLASSES = 100_000  # larger labels are mistakes, and the last layer would not fit
 CROP, RESIZE = 224, 256  # of ImageNet's protocol
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in [0, 1]
 ORDER, AUGMENTATION = 0, 1  # streams of random numbers
 
 
@@ -281,9 +281,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     """uint8 (n, 3, H, W) -> float32 with ImageNet's mean and deviation, channels last."""
     import torch
 
-    mean, deviation = (torch.tensor(x, device=images.device) for x in (MEAN, DEVIATION))
-    shape = (1, 3, 1, 1)
-    result = (images.float() / 255 - mean.view(shape)) / deviation.view(shape)
+    result = imagenet_normalised(images.float() / 255)
     return result.contiguous(memory_format=torch.channels_last)
 
 

@@ -26,6 +26,7 @@ import tyro
 
 from eval.cas.recipe import METRIC
 from eval.console import exit_code
+from eval.features.registry import IMAGENET_MEAN, IMAGENET_STD
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -253,14 +254,12 @@ def _protocol(recipe: Recipe, shape: Any, sets: dict[str, Labelled], device: Any
     import torch
     import torchvision
 
-    from eval.cas.data import DEVIATION, MEAN
-
     channels = sets["samples"].images[0].shape[2]
     return {
         "recipe": recipe.describe(),
         **shape.describe(),
         "channels": "grey, as three equal channels" if channels == 1 else "RGB",
-        "normalisation": f"(x / 255 - {list(MEAN)}) / {list(DEVIATION)}",
+        "normalisation": f"(x / 255 - {list(IMAGENET_MEAN)}) / {list(IMAGENET_STD)}",
         "precision": "bfloat16 autocast" if device.type == "cuda" else "float32",
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "sets": {name: f"{data.name}, sha256 {data.sha256[:12]}" for name, data in sets.items()},

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eval.features.registry import Extractor, load_state
-from maskgit.common.errors import UsageError, one_line
+from eval.features.registry import IMAGENET_MEAN as MEAN
+from eval.features.registry import IMAGENET_STD as STD
+from eval.features.registry import Extractor, imagenet_normalised, load_network
 
 SIZE = 224
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images in [0, 1], as torchvision has them
-STD = (0.229, 0.224, 0.225)
 
 
 class Attention(nn.Module):
@@ -148,21 +147,11 @@ class DINOv2Extractor(Extractor):
     layer = "class token after the last layer norm"
 
     def load(self, path: Path) -> None:
-        state = load_state(path, self.name)
-        with torch.device("meta"):  # 1.2 GB need not be initialised first
-            model = DINOv2()
-        try:
-            model.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise UsageError(f"{path}: not weights of {self.name} ({one_line(error)})") from error
-        self.model = model.float().eval().requires_grad_(False).to(self.device)
+        self.model = load_network(DINOv2, path, self.name).to(self.device)
 
     def prepare(self, images: np.ndarray) -> Tensor:
         resized = torch.from_numpy(np.stack([resize_rounded(x, SIZE) for x in images]))
-        inputs = resized.to(self.device).permute(0, 3, 1, 2).float() / 255
-        mean = torch.tensor(MEAN, device=self.device)[:, None, None]
-        std = torch.tensor(STD, device=self.device)[:, None, None]
-        return (inputs - mean) / std
+        return imagenet_normalised(resized.to(self.device).permute(0, 3, 1, 2).float() / 255)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         return self.model(inputs), inputs.new_empty(len(inputs), 0)

@@ -2,22 +2,22 @@
 
 An extractor turns uint8 images into pooled features (FID, KID, precision/recall) and logits
 (Inception Score), and states its protocol: every number that comes from it carries that. To add
-one: a file in eval/extractors/ with a subclass of `Extractor`, its weights in
-eval/weights/files.py, one line in EXTRACTORS.
+one: write its file in eval/features/ with a subclass of `Extractor`, enter its weights in
+eval/weights/files.py, and add one line to EXTRACTORS.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from maskgit.common.errors import UsageError
+from maskgit.common.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,11 @@ EXTRACTORS = {
     "inception-tfgan": "eval.features.inception_tfgan:InceptionTFGANExtractor",
     "vgg16": "eval.features.vgg16:VGG16Extractor",
     "dinov2-vit-l-14": "eval.features.dinov2:DINOv2Extractor",
+    "resnet50": "eval.features.resnet50:ResNet50Extractor",
 }
+# Of ImageNet's training images, RGB in [0, 1], as torchvision states them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Features(NamedTuple):
@@ -283,6 +287,31 @@ def rgb_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
 
 
+def imagenet_normalised(inputs: torch.Tensor) -> torch.Tensor:
+    """RGB (n, 3, H, W) in [0, 1] with ImageNet's mean and deviation taken out."""
+    mean, deviation = (inputs.new_tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return (inputs - mean) / deviation
+
+
+def load_network(make: Callable[[], Any], path: Path, name: str) -> Any:
+    """The network that `make` builds, with the weights of a torch file, ready to compute.
+
+    It is built without memory first, as its weights need not be initialised.
+
+    Raises:
+        UsageError: not a torch file of tensors, or of another network's.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = make()
+    try:
+        model.load_state_dict(load_state(path, name), assign=True)
+    except RuntimeError as error:
+        raise UsageError(f"{path}: not weights of {name} ({one_line(error)})") from error
+    return model.float().eval().requires_grad_(False)
+
+
 def load_state(path: Path, name: str) -> dict[str, torch.Tensor]:
     """The tensors of a torch file, read without running any code from it.
 
@@ -290,8 +319,6 @@ def load_state(path: Path, name: str) -> dict[str, torch.Tensor]:
         UsageError: not a torch file of tensors.
     """
     import torch
-
-    from maskgit.common.errors import one_line
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

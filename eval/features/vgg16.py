@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.features.registry import Extractor, load_state, rgb_tensor
+from eval.features.registry import IMAGENET_MEAN as MEAN
+from eval.features.registry import IMAGENET_STD as STD
+from eval.features.registry import Extractor, load_network, rgb_tensor
 from eval.features.tensorflow_resize import resize_bilinear_tf1
-from maskgit.common.errors import UsageError, one_line
 
 SIZE = 224
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images in [0, 1], as torchvision has them
-STD = (0.229, 0.224, 0.225)
 
 
 class VGG16Extractor(Extractor):
@@ -35,19 +34,16 @@ class VGG16Extractor(Extractor):
     def load(self, path: Path) -> None:
         from torchvision.models import vgg16
 
-        with torch.device("meta"):  # 0.5 GB need not be initialised first
-            model = vgg16()
-        try:
-            model.load_state_dict(load_state(path, self.name), assign=True)
-        except RuntimeError as error:
-            raise UsageError(f"{path}: not weights of {self.name} ({one_line(error)})") from error
+        model = load_network(vgg16, path, self.name)
         model.classifier = model.classifier[:5]
-        self.model = model.eval().requires_grad_(False).to(self.device)
+        self.model = model.to(self.device)
 
     def prepare(self, images: np.ndarray) -> Tensor:
         inputs = resize_bilinear_tf1(rgb_tensor(images, self.device).float(), SIZE)
-        mean = torch.tensor([255 * value for value in MEAN], device=self.device)
-        std = torch.tensor([255 * value for value in STD], device=self.device)
+        mean, std = (
+            torch.tensor([255 * value for value in values], device=self.device)
+            for values in (MEAN, STD)
+        )
         return (inputs - mean[:, None, None]) / std[:, None, None]
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.features.registry import check_device, load_state
+from eval.features.registry import check_device, load_network
 from eval.metrics.metric import Metric
 from eval.weights.files import checked_weights, require_package
-from maskgit.common.errors import UsageError, one_line
+from maskgit.common.errors import UsageError
 
 # Its network stands in the id where others have the feature network: `METRIC.id("alex")`.
 METRIC = Metric("lpips", 1, "LPIPS", 3, "lower", needs=frozenset({"held_out"}))
@@ -136,15 +136,9 @@ def _check(images: np.ndarray, what: str) -> np.ndarray:
 
 def _model(net: str, constructor: str, path: Path, name: str) -> Any:
     """lpips' module with its own heads and the network in `path`."""
-    import torch
     import torchvision.models
 
-    with torch.device("meta"):
-        whole = getattr(torchvision.models, constructor)()
-    try:
-        whole.load_state_dict(load_state(path, name), assign=True)
-    except RuntimeError as error:
-        raise UsageError(f"{path}: not weights of {name} ({one_line(error)})") from error
+    whole = load_network(getattr(torchvision.models, constructor), path, name)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # it calls torchvision the old way
         import lpips
