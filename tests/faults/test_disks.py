@@ -170,7 +170,7 @@ def test_sample_into_a_folder_that_may_not_be_written(tmp_path, capsys, mode):
     words = ["sample", "--steps", "1", "--output", str(folder / "x.png"), "--device", "cpu"]
     try:
         with owner_rights():
-            what = fault(lambda: maskgit.main(words), (SystemExit,), seconds=60)
+            what = fault(lambda: maskgit.main(words), (SystemExit,), seconds=60, memory=64 << 30)
     finally:
         folder.chmod(0o700)
     assert what == ""
