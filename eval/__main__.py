@@ -16,7 +16,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from eval.console import exit_code
+from eval.console import command_line, print_table, progress_bar
+from eval.evaluate import evaluate, parse_metrics
+from maskgit.common.device import resolve_device
 
 
 def run(
@@ -32,7 +34,7 @@ def run(
     batch_size: int = 256,
     splits: int = 10,
     k: int = 3,
-    weights_dir: str | None = None,
+    feature_weights: str | None = None,
     device: str = "auto",
 ) -> None:
     """Measure images against a reference: FID, Inception Score, KID, precision and recall, ...
@@ -54,12 +56,9 @@ def run(
         batch_size: images read at a time; bounds memory, changes no number.
         splits: parts of the Inception Score.
         k: neighbour of precision and recall.
-        weights_dir: folder with the network's weights, instead of the usual places.
+        feature_weights: folder with the network's weights, instead of the usual places.
         device: torch device; auto takes a GPU if there is one.
     """
-    from eval.console import choose_device, progress_bar
-    from eval.evaluate import evaluate, parse_metrics
-
     chosen = parse_metrics(metrics)
     with progress_bar() as progress:
         result = evaluate(
@@ -74,8 +73,8 @@ def run(
             batch_size=batch_size,
             splits=splits,
             k=k,
-            weights_dir=weights_dir,
-            device=choose_device(device),
+            feature_weights=feature_weights,
+            device=resolve_device(device),
             progress=progress,
         )
     if as_json:
@@ -87,8 +86,6 @@ def run(
 
 
 def _print(result: dict[str, Any]) -> None:
-    from eval.console import print_table
-
     rows = []
     for name, entry in result["metrics"].items():
         error = f"{entry['error']:.3g}" if "error" in entry else ""
@@ -120,9 +117,7 @@ def _print_protocol(protocol: dict[str, Any], indent: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(
-        lambda: tyro.cli(run, args=arguments, prog="python -m eval", description=__doc__)
-    )
+    return command_line(run, arguments, "python -m eval", __doc__)
 
 
 if __name__ == "__main__":

@@ -1,50 +1,55 @@
-"""What the command lines of this package share: exit codes, device, progress bars, tables."""
+"""What the command lines of this package share: their start, progress bars and tables."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from maskgit.common.errors import UsageError
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from maskgit.common.cli import exit_code, without_aliases
+
+FORMER_FLAGS = {"--weights-dir": "--feature-weights"}
 
 
-def exit_code(command: Callable[[], object], interrupted: str = "interrupted") -> int:
-    """Run a command line's function: 0 or what it returns; 2 and one line for bad input, 130 and
-    the given words after Ctrl-C."""
-    try:
-        code = command()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
-    return code if isinstance(code, int) else 0
+def command_line(
+    command: Callable[..., object] | dict[str, Any],
+    arguments: Sequence[str] | None,
+    prog: str,
+    description: str,
+    interrupted: str = "interrupted",
+) -> int:
+    """Parse the words of a command line for a function, run it, and return the exit code.
 
-
-def choose_device(device: str) -> str:
-    """`auto` becomes cuda where there is one, else cpu."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Args:
+        command: the function, or one for each subcommand.
+        arguments: None takes those of this process.
+        prog, description: for --help.
+        interrupted: printed after Ctrl-C.
+    """
+    words = without_aliases(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
+    parse: Any = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
+    return exit_code(
+        lambda: parse(command, args=words, prog=prog, description=description), interrupted
+    )
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
     """Bars on stderr, if that is a terminal: called as (what, done, total)."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     console = Console(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     with Progress(
@@ -52,10 +57,10 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     ) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def progress(what: str, done: int, total: int) -> None:
+        def progress(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
+            bar.update(tasks[what], completed=done, total=total)
 
         yield progress
 
@@ -63,10 +68,6 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table with lines on a terminal; plain columns in a pipe, no line wrapped or cut."""
     if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
         table = Table(*header)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))

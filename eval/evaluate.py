@@ -23,6 +23,7 @@ from eval.metrics.registry import (
     measure,
     subset_errors,
 )
+from eval.reference.build import build_reference, check_protocol
 from eval.reference.files import (
     REFERENCES,
     Reference,
@@ -30,6 +31,7 @@ from eval.reference.files import (
     load_reference,
     reference_extractors,
 )
+from eval.weights.files import weights_path
 from maskgit.common.errors import Unavailable, UsageError
 
 KEEP = 50_000  # real features that a folder given as the reference keeps
@@ -72,7 +74,7 @@ def evaluate(
     error_bars: int | None = None,
     skip_broken: bool = False,
     pad: int | None = None,
-    weights_dir: str | Path | None = None,
+    feature_weights: str | Path | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def evaluate(
     protocol: dict[str, Any] = {} if pad is None else {"pad": pad}
     if features is None:
         first = reading.open(sets[0], num_images, any_size=True).first()
-        features, why = choose_features(first, reference, weights_dir)
+        features, why = choose_features(first, reference, feature_weights)
         protocol["features_chosen"] = why
     elif features not in EXTRACTORS:
         raise UsageError(f"features {features!r}: expected one of {', '.join(EXTRACTORS)}")
@@ -132,7 +134,7 @@ def evaluate(
     protocols: list[dict[str, Any]] = []
     for name, group in groups.items():
         try:
-            extractor = get_extractor(name, weights_dir, device)
+            extractor = get_extractor(name, feature_weights, device)
         except Unavailable as error:
             missing |= dict.fromkeys(group, str(error))
             continue
@@ -140,7 +142,7 @@ def evaluate(
         needing = _needing_reference(group)
         if needing:  # the reference first, in case it fails
             try:
-                real = PreparedReference(_real_side(reference, extractor, weights_dir, reading))
+                real = PreparedReference(_real_side(reference, extractor, feature_weights, reading))
             except Unavailable as error:
                 missing |= dict.fromkeys(needing, str(error))
                 group = [metric for metric in group if metric not in needing]
@@ -204,7 +206,7 @@ def _needing_reference(metrics: Sequence[str]) -> list[str]:
 
 
 def choose_features(
-    image: np.ndarray, reference: str | Path | None, weights_dir: str | Path | None = None
+    image: np.ndarray, reference: str | Path | None, feature_weights: str | Path | None = None
 ) -> tuple[str, str]:
     """The extractor for images when none is named, and why.
 
@@ -214,8 +216,6 @@ def choose_features(
     Args:
         image: one of the images, uint8 (H, W, C).
     """
-    from eval.weights.files import weights_path
-
     held = reference_extractors(str(reference)) if reference is not None else []
     if held and not Path(str(reference)).exists():
         return held[0], f"the reference {reference} holds them"
@@ -223,7 +223,7 @@ def choose_features(
         return "fashion-resnet", "the images are grey, 32x32"
     for name in COLOUR_DEFAULTS[:-1]:
         try:
-            weights_path(name, weights_dir)
+            weights_path(name, feature_weights)
             return name, "the default"
         except UsageError:
             continue
@@ -237,13 +237,11 @@ def _resizes(extractor: Extractor) -> bool:
 def _real_side(
     reference: str | Path | None,
     extractor: Extractor,
-    weights_dir: str | Path | None,
+    feature_weights: str | Path | None,
     reading: _Reading,
 ) -> Reference:
-    from eval.reference.build import build_reference, check_protocol
-
     if str(reference) in REFERENCES or str(reference) in built_references():
-        loaded = load_reference(str(reference), extractor.name, weights_dir)
+        loaded = load_reference(str(reference), extractor.name, feature_weights)
         check_protocol(loaded, extractor)
         return loaded
     source = reading.open(str(reference), None, any_size=_resizes(extractor))

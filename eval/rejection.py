@@ -106,13 +106,13 @@ def classifier_names() -> list[str]:
 
 
 def get_classifier(
-    name: str, weights_dir: str | Path | None = None, device: str = "cpu"
+    name: str, feature_weights: str | Path | None = None, device: str = "cpu"
 ) -> Extractor:
     """A classifier: `extract(images).logits` are what `accept` takes.
 
     Args:
         name: resnet50 (the paper's kind), fashion-resnet, efficientnet-lite0, ...
-        weights_dir, device: as for `eval.features.registry.get_extractor`.
+        feature_weights, device: as for `eval.features.registry.get_extractor`.
 
     Raises:
         Unavailable: the weights are not on this machine.
@@ -120,7 +120,7 @@ def get_classifier(
     """
     if name not in EXTRACTORS or extractor_info(name).num_logits == 0:
         raise UsageError(f"classifier {name!r}: expected one of {', '.join(classifier_names())}")
-    return get_extractor(name, weights_dir, device)
+    return get_extractor(name, feature_weights, device)
 
 
 def _check_labels(labels: np.ndarray) -> np.ndarray:

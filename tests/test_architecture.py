@@ -29,6 +29,10 @@ HEAVY = frozenset(
         *("efficientnet_lite_pytorch", "submitit", "safetensors"),
     )
 )
+# Packages of our extras may be missing: they are imported where they are used.
+OPTIONAL = frozenset(
+    ("tensorflow", "tensorflow_gan", "jax", "efficientnet_lite_pytorch", "skimage")
+)
 
 
 class Import(NamedTuple):
@@ -105,7 +109,7 @@ def test_imports_follow_the_arrows(module):
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_stand_at_the_top_unless_they_are_heavy(module):
     for name, line, where in IMPORTS[module]:
-        if where == "function":
+        if where == "function" and name.partition(".")[0] not in OPTIONAL:
             assert is_heavy(name), f"{module}:{line}: {name} is light: import it at the top"
             assert not is_heavy(module), f"{module}:{line}: {module} is heavy already"
 

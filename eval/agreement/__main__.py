@@ -10,22 +10,27 @@ them. Exit code 1: a difference is above its limit; 2: a file that cannot be rea
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
-from eval.console import exit_code
-from maskgit.common.errors import Unavailable, UsageError, one_line
-
-if TYPE_CHECKING:
-    from eval.agreement.rows import Row, Set
+from eval.agreement import libraries
+from eval.agreement.comparisons import Comparison, Set, compare_resizing, comparisons
+from eval.console import command_line, print_table, progress_bar
+from eval.features.registry import get_extractor
+from eval.images.arrays import read_arrays
+from eval.metrics.statistics import check_features
+from eval.reference.files import load_reference
+from maskgit.common.errors import Unavailable, UsageError
+from maskgit.common.files import output_file
 
 HEADER = ("features", "metric", "library", "ours", "theirs", "difference", "limit", "")
 EXPLANATION = """# Agreement with other libraries
@@ -47,9 +52,6 @@ prdc). Resized images must agree within 1e-6 of the range at every pixel.
 
 def seeded_set(n: int = 1000) -> Set:
     """n and n features with what real ones have: a decaying spectrum, rectified, some always 0."""
-    import numpy as np
-
-    from eval.agreement.rows import Set
 
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(128, 128)) / np.arange(1, 129)[:, None] ** 0.7
@@ -65,17 +67,10 @@ def fashion_set(n: int = 1000) -> Set:
     """Features of n and n real images: two disjoint parts of the shipped reference."""
     import torch
 
-    from eval.agreement.rows import Set
-    from eval.features.fashion_resnet import FashionResNetExtractor
-    from eval.features.registry import get_extractor
-    from eval.reference.files import load_reference
-
     features = load_reference("fashion-mnist-train").features[: 2 * n].copy()
-    extractor = get_extractor("fashion-resnet")
-    assert isinstance(extractor, FashionResNetExtractor)
-    head = extractor.model.head
+    network: Any = get_extractor("fashion-resnet")
     with torch.inference_mode():
-        logits = head(torch.from_numpy(features[:n])).numpy()
+        logits = network.model.head(torch.from_numpy(features[:n])).numpy()
     return Set("fashion-resnet", features[:n], features[n:], logits)
 
 
@@ -85,18 +80,11 @@ def read_set(path: Path) -> Set:
     Raises:
         UsageError: unreadable, an array missing, or shapes that do not fit.
     """
-    import zipfile
-
-    import numpy as np
-
-    from eval.agreement.rows import Set
-    from eval.metrics.statistics import check_features
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"--features-npz {path}: not readable ({one_line(error)})") from error
+        arrays = read_arrays(path)
+    except UsageError as error:
+        raise UsageError(f"--features-npz {error}") from error
     for name in ("real", "generated"):
         if name not in arrays:
             raise UsageError(
@@ -119,38 +107,32 @@ def read_set(path: Path) -> Set:
     return Set(path.name, real, generated, logits)
 
 
-def collect(features_npz: Path | None = None, n: int = 1000) -> Iterator[Row]:
+def collect(features_npz: Path | None = None, n: int = 1000) -> Iterator[Comparison]:
     """All rows, one by one as they are computed; n images a side of the sets that are not given."""
-    import numpy as np
-
-    from eval.agreement.rows import resizers, rows_of
 
     extra = [] if features_npz is None else [read_set(features_npz)]
     for data in (seeded_set(n), fashion_set(n), *extra):
-        yield from rows_of(data)
+        yield from comparisons(data)
     rng = np.random.default_rng(0)
     shapes = ((32, 32, 3), (150, 100, 3), (400, 333, 3))
-    yield from resizers("images", [rng.integers(0, 256, s, dtype=np.uint8) for s in shapes])
+    yield from compare_resizing("images", [rng.integers(0, 256, s, dtype=np.uint8) for s in shapes])
 
 
 def installed() -> dict[str, str]:
     """Library -> its version, or that it is not installed and how it would be."""
-    import importlib.metadata
-
-    from eval.agreement import libraries as agreement_libraries
 
     found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", "torch"):
         found[name] = importlib.metadata.version(name)
-    for name in agreement_libraries.LIBRARIES:
+    for name in libraries.LIBRARIES:
         try:
-            found[name] = agreement_libraries.version(name)
+            found[name] = libraries.version(name)
         except Unavailable as reason:
             found[name] = str(reason)
     return found
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: Comparison) -> tuple[str, ...]:
     """A row as text, in the order of HEADER."""
     if row.agrees is None:
         return (row.data, row.metric, row.library, "", "", "", "", row.note)
@@ -167,7 +149,7 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def page(rows: list[Row], command: str) -> str:
+def page(rows: list[Comparison], command: str) -> str:
     """The table as Markdown, with the command that made it and the versions."""
     lines = [EXPLANATION, "Made by", "", "```", command, "```", "", "with"]
     lines[-1] += " " + ", ".join(f"{name} {version}" for name, version in installed().items())
@@ -189,7 +171,6 @@ def run(
         out: also write the table, as Markdown.
         as_json: print JSON instead of a table.
     """
-    from eval.console import print_table, progress_bar
 
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"--out {out}: the folder {out.parent} does not exist")
@@ -209,20 +190,15 @@ def run(
             print(f"{name}: {version}")
     if out is not None:
         options = f" --features-npz {features_npz}" if features_npz is not None else ""
-        temporary = out.with_name(out.name + ".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(page(rows, f"python -m eval.agreement{options} --out {out}"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
+        text = page(rows, f"python -m eval.agreement{options} --out {out}")
+        with output_file(out, "--out") as file:
+            file.write(text.encode())
     return int(any(row.agrees is False for row in rows))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(
-        lambda: tyro.cli(run, args=arguments, prog="python -m eval.agreement", description=__doc__)
-    )
+    return command_line(run, arguments, "python -m eval.agreement", __doc__)
 
 
 if __name__ == "__main__":

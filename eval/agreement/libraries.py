@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from eval.agreement.tfgan import import_tfgan
 from maskgit.common.errors import Unavailable
 
 # Library -> (module, distribution, how to get it).
@@ -117,23 +118,17 @@ def clean_fid_with_any_scipy() -> Iterator[None]:
 
 
 def tfgan_fid(real: np.ndarray, generated: np.ndarray) -> float:
-    from eval.agreement.tfgan import import_tfgan
-
     metric = import_tfgan().eval.frechet_classifier_distance_from_activations
     return float(metric(*_tensors(real, generated)))
 
 
 def tfgan_inception_score(logits: np.ndarray) -> float:
     """One split."""
-    from eval.agreement.tfgan import import_tfgan
-
     return float(import_tfgan().eval.classifier_score_from_logits(*_tensors(logits)))
 
 
 def tfgan_kid(real: np.ndarray, generated: np.ndarray, size: int) -> float:
     """Disjoint blocks of at most `size` images, in order."""
-    from eval.agreement.tfgan import import_tfgan
-
     metric = import_tfgan().eval.kernel_classifier_distance_and_std_from_activations
     return float(metric(*_tensors(real, generated), max_block_size=size)[0])
 

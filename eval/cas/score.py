@@ -1,38 +1,31 @@
 """Classification Accuracy Score, CAS (Ravuri & Vinyals 2019): how well a classifier does on real
 images when it has only ever seen generated ones.
 
-    python -m eval.cas samples.npz --real-train train/ --validation val/
-
 A ResNet-50 is trained from scratch on the samples, as many of each class as there are real
 training images, and validated on real images: that top-1 accuracy is the score. The same training
-on as many real images stands beside it, and the ratio of both.
-
-The result goes to stdout as JSON, progress to stderr. A command that was interrupted goes on from
-its last checkpoint when it is given again; the training on real images is shared by all samples
-that have as many images of each class.
+on as many real images stands beside it, and the ratio of both. The training on real images is
+shared by all samples that have as many images of each class.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 
-from eval.cas.recipe import METRIC
-from eval.console import exit_code
+from eval.cas.data import Geometry, Labelled, geometry, labelled
+from eval.cas.recipe import METRIC, Recipe, get_recipe
+from eval.cas.training import Progress, Training
 from eval.features.registry import IMAGENET_MEAN, IMAGENET_STD
+from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from eval.cas.data import Labelled
-    from eval.cas.recipe import Recipe
-    from eval.cas.training import Progress
+    import torch
 
 SUBSET_SEED = 0  # which real images are trained on, where there are more than samples
 
@@ -108,9 +101,6 @@ def classification_accuracy(
     Raises:
         UsageError: images or labels that do not fit, or a recipe that cannot be trained.
     """
-    from eval.cas.data import geometry, labelled
-    from eval.cas.recipe import get_recipe
-    from eval.features.registry import check_device
 
     on = check_device(device)
     if len(seeds) == 0 or len(set(seeds)) != len(seeds) or min(seeds) < 0:
@@ -165,8 +155,6 @@ def classification_accuracy(
 
 def _align(sets: dict[str, Labelled]) -> list[str] | None:
     """Let the labels of all sets mean the same classes; returns their names, where known."""
-    import dataclasses
-
     named = {name: data.class_names for name, data in sets.items() if data.class_names is not None}
     if not named:
         return None
@@ -228,7 +216,6 @@ def _train(
     name: str, train: Labelled, validation: Labelled, *rest: Any, workers: int | None,
     progress: Progress | None, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    from eval.cas.training import Training
 
     if workers is None:
         workers = 0 if train.in_memory and validation.in_memory else os.cpu_count() or 1
@@ -250,7 +237,9 @@ def _ratio(value: float | None, real: float | None) -> float | None:
     return value / real if value is not None and real else None
 
 
-def _protocol(recipe: Recipe, shape: Any, sets: dict[str, Labelled], device: Any) -> dict[str, Any]:
+def _protocol(
+    recipe: Recipe, shape: Geometry, sets: dict[str, Labelled], device: torch.device
+) -> dict[str, Any]:
     import torch
     import torchvision
 
@@ -265,76 +254,3 @@ def _protocol(recipe: Recipe, shape: Any, sets: dict[str, Labelled], device: Any
         "sets": {name: f"{data.name}, sha256 {data.sha256[:12]}" for name, data in sets.items()},
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
     }
-
-
-def run(
-    samples: tyro.conf.Positional[str],
-    validation: str,
-    real_train: str | None = None,
-    recipe: str = "auto",
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    rate: float | None = None,
-    stem: str | None = None,
-    randaugment: bool = False,
-    seeds: tuple[int, ...] = (0,),
-    out: Path | None = None,
-    pad: int | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    workers: int | None = None,
-) -> None:
-    """Train a ResNet-50 on samples, validate it on real images, and compare with real training.
-
-    Args:
-        samples: generated images with classes: npz with arr_0 and arr_1, folder of class folders.
-        validation: real images to validate on, likewise; IDX images beside their labels too.
-        real_train: real images to train on in the same way, for comparison.
-        recipe: short (16 epochs), long (90), embedded (small images, two cores), or auto.
-        epochs: overrides the recipe's.
-        batch_size: overrides the recipe's; the learning rate follows in proportion.
-        rate: overrides the recipe's highest learning rate, for a batch of 256.
-        stem: overrides the recipe's: imagenet, or a 3x3 convolution that leaves 1/4 of the side
-            (stride-4, with a max pool), 1/2 (stride-2) or all of it (stride-1).
-        randaugment: RandAugment too.
-        seeds: of the trainings; results are means over them.
-        out: folder for checkpoints and results; default: cas/ below $MASKGIT_BENCH_CACHE or
-            ~/.cache/maskgit-bench.
-        pad: put every image in the middle of a black square of this size (28x28 digits: 32).
-        device: torch device; auto takes a GPU if there is one.
-        threads: of torch on a CPU; results are the same only with the same threads.
-        workers: processes that load images from files; changes no number.
-    """
-    import torch
-
-    from eval.cas.data import labelled
-    from eval.cas.recipe import get_recipe
-    from eval.console import choose_device, progress_bar
-    from eval.weights.files import cache_folder
-
-    if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads {threads}: at least 1 is needed")
-        torch.set_num_threads(threads)
-    data = labelled(samples, what="samples", pad=pad)
-    chosen = get_recipe(
-        recipe, max(data.images[0].shape[:2]), epochs=epochs, batch_size=batch_size, rate=rate,
-        stem=stem, randaugment=randaugment or None,
-    )  # fmt: skip
-    with progress_bar() as progress:
-        result = classification_accuracy(
-            data, None, validation, real=real_train, recipe=chosen, seeds=seeds,
-            out=cache_folder().parent / "cas" if out is None else out, pad=pad,
-            device=choose_device(device), workers=workers, progress=progress,
-        )  # fmt: skip
-    for note in result["notes"]:
-        print(f"note: {note}", file=sys.stderr)
-    print(json.dumps(result, indent=2))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    return exit_code(
-        lambda: tyro.cli(run, args=arguments, prog="python -m eval.cas", description=__doc__),
-        "interrupted: the same command goes on from there",
-    )

@@ -19,8 +19,8 @@ import numpy as np
 
 from eval.cas.data import Geometry, Labelled, TrainingBatches, ValidationImages, normalize
 from eval.cas.recipe import Recipe, build_network, build_optimizer
-from eval.images.arrays import write_atomically
 from maskgit.common.errors import UsageError
+from maskgit.common.files import output_file, read_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -234,19 +234,17 @@ class Training:
         if self.result_path is None:
             return None
         try:
-            content = json.loads(self.result_path.read_text(encoding="utf-8"))
-            if content["fingerprint"] == self.fingerprint:
-                return dict(content["result"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return None
+            content = read_json(self.result_path)
+        except UsageError:
+            return None
+        result = content.get("result")
+        whole = content.get("fingerprint") == self.fingerprint and isinstance(result, dict)
+        return result if whole else None
 
     def _finish(self, result: dict[str, Any]) -> None:
         if self.result_path is None or self.checkpoint_path is None:
             return
-        content = {"fingerprint": self.fingerprint, "result": result}
-        text = json.dumps(content, indent=2) + "\n"
-        write_atomically(self.result_path, lambda file: file.writelines([text.encode()]))
+        write_json(self.result_path, {"fingerprint": self.fingerprint, "result": result})
         self.checkpoint_path.unlink(missing_ok=True)
 
     def _write_checkpoint(
@@ -265,7 +263,8 @@ class Training:
             "seconds": float(spent[0]),
             "cpu_seconds": float(spent[1]),
         }
-        write_atomically(self.checkpoint_path, lambda file: torch.save(content, file))
+        with output_file(self.checkpoint_path) as file:
+            torch.save(content, file)
 
     def _read_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint; one that is broken or another training's is as good as none."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -159,7 +160,5 @@ class DINOv2Extractor(Extractor):
 
 def resize_rounded(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, C) -> uint8 (size, size, 3) through Pillow's bicubic filter."""
-    import PIL.Image
-
     colour = PIL.Image.fromarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image)
     return np.asarray(colour.resize((size, size), PIL.Image.Resampling.BICUBIC))

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -59,8 +60,6 @@ class InceptionV3CleanExtractor(Extractor):
 def resize_clean(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, C) -> float32 (C, size, size) in 0..255, every channel through Pillow's bicubic
     filter as floats."""
-    import PIL.Image
-
     channels = [
         PIL.Image.fromarray(image[..., c].astype(np.float32)).resize(
             (size, size), PIL.Image.Resampling.BICUBIC

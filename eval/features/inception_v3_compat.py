@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from eval.features.registry import Extractor, load_state, rgb_tensor
 from eval.features.tensorflow_resize import resize_bilinear_tf1
-from eval.weights.files import require_package
 from maskgit.common.errors import UsageError, one_line
 
 SIZE = 299
@@ -44,12 +44,7 @@ class InceptionV3CompatExtractor(Extractor):
     image_size = (SIZE, SIZE, 3)
     layer = "2048 (global average pool); logits without bias"
 
-    def check_packages(self) -> None:
-        require_package(self.name, "torch_fidelity", "torch-fidelity")
-
     def load(self, path: Path) -> None:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
         outputs = ["2048", "logits_unbiased"]
         self.model = from_state(FeatureExtractorInceptionV3, outputs, path, self.name)
         self.model.to(self.device)

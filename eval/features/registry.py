@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from eval.weights.files import checked_weights
+from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -68,13 +70,13 @@ def extractor_names() -> list[str]:
 
 
 def get_extractor(
-    name: str, weights_dir: str | Path | None = None, device: str = "cpu", *, amp: bool = False
+    name: str, feature_weights: str | Path | None = None, device: str = "cpu", *, amp: bool = False
 ) -> Extractor:
     """Load a feature extractor with its weights.
 
     Args:
         name: registry name, see EXTRACTORS.
-        weights_dir: folder with the weights; None looks where `eval.weights.files` says.
+        feature_weights: folder with the weights; None looks where `eval.weights.files` says.
         device: torch device to compute on.
         amp: compute in bfloat16 where torch's autocast does so; the protocol says which.
 
@@ -82,7 +84,7 @@ def get_extractor(
         Unavailable: the weights are not on this machine.
         UsageError: unknown name or device, broken weights, or a package that is not installed.
     """
-    return _extractor_class(name)(weights_dir, device, amp=amp)
+    return _extractor_class(name)(feature_weights, device, amp=amp)
 
 
 def extractor_info(name: str) -> ExtractorInfo:
@@ -132,16 +134,14 @@ class Extractor:
     gpu_chunk: int = 64
 
     def __init__(
-        self, weights_dir: str | Path | None = None, device: str = "cpu", *, amp: bool = False
+        self, feature_weights: str | Path | None = None, device: str = "cpu", *, amp: bool = False
     ) -> None:
-        from eval.weights.files import checked_weights
-
         self.device = check_device(device)
         self.amp = amp
         if self.device.type != "cpu":
             self.chunk = self.gpu_chunk
         self.check_packages()
-        found = checked_weights(self.weights or self.name, weights_dir)
+        found = checked_weights(self.weights or self.name, feature_weights)
         self.weights_sha256 = found.sha256
         self.protocol = {
             **self.describe(),
@@ -266,17 +266,6 @@ def check_images(images: np.ndarray) -> np.ndarray:
     if 0 in images.shape:
         raise UsageError(f"images: an empty array {images.shape}")
     return images
-
-
-def check_device(device: str) -> torch.device:
-    """A torch device that exists here, or a UsageError."""
-    import torch
-
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device}: not available here ({reason})") from error
 
 
 def rgb_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:

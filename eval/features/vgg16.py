@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.models import vgg16
 
 from eval.features.registry import IMAGENET_MEAN as MEAN
 from eval.features.registry import IMAGENET_STD as STD
@@ -32,8 +33,6 @@ class VGG16Extractor(Extractor):
     layer = "fc2_relu (second hidden layer, after its ReLU)"
 
     def load(self, path: Path) -> None:
-        from torchvision.models import vgg16
-
         model = load_network(vgg16, path, self.name)
         model.classifier = model.classifier[:5]
         self.model = model.to(self.device)

@@ -6,11 +6,9 @@ Each gives item i's bytes (what the set's identity is computed from) and, from t
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
+import PIL
 
-from eval.images.files import MAX_BYTES, SUFFIXES, decode_image, read_bytes
 from maskgit.common.errors import UsageError, one_line
+from maskgit.common.idx import read_idx
+from maskgit.common.image_file import MAX_BYTES, SUFFIXES, decode_image, read_bytes
 
 IMAGE_KEYS = ("arr_0", "images")  # ADM's sample files; the samples of our own runs
 LABEL_KEYS = ("arr_1", "labels")
@@ -58,8 +58,6 @@ class _Files(ImageSet):
 
     def __init__(self, where: Path, paths: list[str]) -> None:
         super().__init__()
-        import PIL
-
         self.where = where
         self.decoder = f"Pillow {PIL.__version__}"
         hidden, others = [], []
@@ -303,30 +301,6 @@ def check_labels(labels: Any, count: int, where: str) -> np.ndarray | None:
     if len(labels) != count:
         raise UsageError(f"{where}: {len(labels)} labels for {count} images")
     return labels.astype(np.int64)
-
-
-def read_idx(path: Path, dims: int) -> np.ndarray:
-    """An IDX file of unsigned bytes (MNIST's format, plain or gzipped) with `dims` dimensions.
-
-    Raises:
-        UsageError: not such a file, or cut short.
-    """
-    try:
-        with path.open("rb") as start:
-            zipped = start.read(2) == b"\x1f\x8b"
-        opener: Any = gzip.open if zipped else open
-        with opener(path, "rb") as opened:
-            magic = opened.read(4)
-            shape = struct.unpack(f">{dims}I", opened.read(4 * dims))
-            if magic != bytes([0, 0, 8, dims]):
-                raise UsageError(f"{path}: expected an IDX file of bytes with {dims} dimensions")
-            size = math.prod(shape)
-            body = opened.read(size + 1)  # not more: a bomb's header must not fill the memory
-    except (OSError, EOFError, zlib.error, struct.error, OverflowError, MemoryError) as error:
-        raise UsageError(f"{path}: not a readable IDX file ({one_line(error)})") from error
-    if len(body) != size:
-        raise UsageError(f"{path}: not a readable IDX file (its size is not the header's {shape})")
-    return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

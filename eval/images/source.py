@@ -13,11 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.images.files import SUFFIXES, read_image
 from eval.images.sets import Array, ImageSet, open_set
 from maskgit.common.errors import UsageError
 
-__all__ = ["SUFFIXES", "ImageSource", "read_image"]
 SUBSET_SEED = 0
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.features.registry import check_device, load_network
+from eval.features.registry import load_network
 from eval.metrics.metric import Metric
-from eval.weights.files import checked_weights, require_package
+from eval.weights.files import checked_weights
+from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
 
 # Its network stands in the id where others have the feature network: `METRIC.id("alex")`.
@@ -38,7 +39,7 @@ class LPIPS:
 
     Args:
         net: alex (the usual choice for measuring), vgg or squeeze.
-        weights_dir: folder with the network's torchvision file; None looks where
+        feature_weights: folder with the network's torchvision file; None looks where
             `eval.weights.files` says.
         device: torch device.
 
@@ -47,20 +48,19 @@ class LPIPS:
         protocol: what a number depends on (JSON-able).
 
     Raises:
-        Unavailable: the package lpips or the network's weights are not here.
+        Unavailable: the network's weights are not here.
         UsageError: unknown net or device, or broken weights.
     """
 
     def __init__(
-        self, net: str = "alex", weights_dir: str | Path | None = None, device: str = "cpu"
+        self, net: str = "alex", feature_weights: str | Path | None = None, device: str = "cpu"
     ) -> None:
         if net not in NETS:
             raise UsageError(f"LPIPS {net!r}: expected one of {', '.join(NETS)}")
         self.net = net
         self.device = check_device(device)
-        require_package("LPIPS", "lpips", "lpips")
         name, constructor = NETS[net]
-        found = checked_weights(name, weights_dir)
+        found = checked_weights(name, feature_weights)
         self.model = _model(net, constructor, found.path, name).to(self.device)
         self.protocol: dict[str, object] = {
             "lpips_net": net,

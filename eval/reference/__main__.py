@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from eval.console import exit_code
+from eval.console import command_line, progress_bar
+from eval.features.registry import get_extractor
+from eval.images.source import ImageSource
+from eval.reference.build import build_reference, import_statistics
+from eval.reference.files import (
+    REFERENCES,
+    Reference,
+    built_path,
+    built_references,
+    read_reference,
+    reference_extractors,
+    reference_path,
+)
+from eval.reference.verify import verify_reference
+from maskgit.common.device import resolve_device
 from maskgit.common.errors import Unavailable, UsageError
-
-if TYPE_CHECKING:
-    from eval.reference.files import Reference
 
 DESCRIPTION = """References: real images turned into mean, covariance and some features, once.
 
@@ -30,7 +41,7 @@ def build(
     pad: int | None = None,
     skip_broken: bool = False,
     batch_size: int = 256,
-    weights_dir: str | None = None,
+    feature_weights: str | None = None,
     device: str = "auto",
     description: str = "",
 ) -> None:
@@ -45,19 +56,13 @@ def build(
         pad: put every image in the middle of a black square of this size.
         skip_broken: leave out files that are no usable images, and say so.
         batch_size: images read at a time; bounds memory, changes no number.
-        weights_dir: folder with the network's weights.
+        feature_weights: folder with the network's weights.
         device: torch device; auto takes a GPU if there is one.
         description: one line on the images, kept with the reference.
     """
-    from eval.console import choose_device, progress_bar
-    from eval.features.registry import get_extractor
-    from eval.images.source import ImageSource
-    from eval.reference.build import build_reference
-    from eval.reference.files import built_path
-
     path = built_path(name, features)
     before = path.stat().st_mtime_ns if path.is_file() else None
-    extractor = get_extractor(features, weights_dir, choose_device(device))
+    extractor = get_extractor(features, feature_weights, resolve_device(device))
     resizes = extractor.protocol.get("resize") != "none"
     source = ImageSource(images, num_images, skip_broken=skip_broken, pad=pad, any_size=resizes)
     with progress_bar() as progress:
@@ -93,9 +98,6 @@ def import_(
             inception-v3-clean for clean-fid.
         num_images: number of images behind it, which the file does not say.
     """
-    from eval.reference.build import import_statistics
-    from eval.reference.files import built_path
-
     reference = import_statistics(publisher, file, name, features, num_images)
     print(f"imported: {_line(reference)}\n{built_path(name, reference.extractor)}")
 
@@ -106,10 +108,8 @@ def list_(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:
     Args:
         as_json: print JSON.
     """
-    from eval.reference.files import REFERENCES, built_references
-
     names = list(dict.fromkeys([*REFERENCES, *built_references()]))
-    rows = [_row(name, extractor) for name in names for extractor in _extractors(name)]
+    rows = [_row(name, extractor) for name in names for extractor in reference_extractors(name)]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -121,7 +121,7 @@ def verify(
     name: tyro.conf.Positional[str],
     features: str | None = None,
     images: str | None = None,
-    weights_dir: str | None = None,
+    feature_weights: str | None = None,
 ) -> None:
     """Check a reference: file, numbers, weights and, where they still are, its images.
 
@@ -129,28 +129,17 @@ def verify(
         name: of the reference.
         features: one network only; default all there are.
         images: where the images are now; default: where they were.
-        weights_dir: folder with the network's weights.
+        feature_weights: folder with the network's weights.
     """
-    from eval.reference.files import reference_extractors
-    from eval.reference.verify import verify_reference
-
     extractors = [features] if features is not None else reference_extractors(name)
     if not extractors:
         raise Unavailable(f"reference {name!r}: there is none of this name here")
     for extractor in extractors:
-        for line in verify_reference(name, extractor, images, weights_dir):
+        for line in verify_reference(name, extractor, images, feature_weights):
             print(f"{name} on {extractor}: {line}")
 
 
-def _extractors(name: str) -> list[str]:
-    from eval.reference.files import reference_extractors
-
-    return reference_extractors(name)
-
-
 def _row(name: str, extractor: str) -> dict[str, object]:
-    from eval.reference.files import read_reference, reference_path
-
     try:
         reference = read_reference(reference_path(name, extractor), name)
     except UsageError as error:
@@ -174,11 +163,12 @@ def _line(reference: Reference) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    commands: dict[str, Any] = {"build": build, "import": import_, "list": list_, "verify": verify}
-    return exit_code(
-        lambda: tyro.extras.subcommand_cli_from_dict(
-            commands, args=arguments, prog="python -m eval.reference", description=DESCRIPTION
-        ),
+    commands = {"build": build, "import": import_, "list": list_, "verify": verify}
+    return command_line(
+        commands,
+        arguments,
+        "python -m eval.reference",
+        DESCRIPTION,
         "interrupted: the same command goes on from there",
     )
 

@@ -16,13 +16,14 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from eval.features.registry import Extractor, extractor_info
-from eval.images.arrays import read_arrays, write_arrays, write_atomically
+from eval.images.arrays import read_arrays, write_arrays
 from eval.images.source import ImageSource, content_sha256
+from eval.metrics.fid import covariance_factor
 from eval.metrics.statistics import Statistics
 from eval.reference.files import (
     REFERENCES,
@@ -32,6 +33,7 @@ from eval.reference.files import (
     references_folder,
 )
 from maskgit.common.errors import UsageError, one_line
+from maskgit.common.files import sha256_of, write_json
 
 SCHEMA = 1
 SEED = 0  # of the choice of the features that are kept
@@ -296,10 +298,7 @@ def _write_card(path: Path, source: ImageSource) -> None:
         "built": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
 
-    def write(file: IO[bytes]) -> None:
-        file.write((json.dumps(card, indent=2) + "\n").encode())
-
-    write_atomically(path.with_suffix(".json"), write)
+    write_json(path.with_suffix(".json"), card)
 
 
 def import_statistics(
@@ -319,8 +318,6 @@ def import_statistics(
     Raises:
         UsageError: another file, or values that are no mean and covariance of that network.
     """
-    from eval.metrics.fid import covariance_factor
-
     if publisher not in PUBLISHERS:
         raise UsageError(f"import {publisher!r}: expected one of {', '.join(PUBLISHERS)}")
     accepted, note = PUBLISHERS[publisher]
@@ -351,14 +348,12 @@ def import_statistics(
         covariance_factor(cov)
     except UsageError as error:
         raise UsageError(f"{file}: sigma is no covariance ({error})") from error
-    with file.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     protocol = {
         "schema": SCHEMA,
         "imported": publisher,
         "note": note,
         "file": file.name,
-        "content_sha256": sha256,
+        "content_sha256": sha256_of(file),
         "n_stated_by_user": n,
     }
     described = f"imported from {publisher}'s {file.name}: {note}"

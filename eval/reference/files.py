@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -24,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.images.arrays import BROKEN, write_arrays
-from eval.weights.files import CACHE_VARIABLE, ZOO, weights_sha256
+from eval.weights.files import ZOO, weights_sha256
 from maskgit.common.errors import Unavailable, UsageError, one_line
+from maskgit.common.files import cache_folder
 
 if TYPE_CHECKING:
     from eval.metrics.statistics import Statistics
@@ -105,9 +105,8 @@ def save_reference(
 
 
 def references_folder() -> Path:
-    """Where built references lie: references/ below $MASKGIT_BENCH_CACHE or its default."""
-    root = os.environ.get(CACHE_VARIABLE)
-    return (Path(root) if root else Path.home() / ".cache" / "maskgit-bench") / "references"
+    """Where built references lie, below the cache folder."""
+    return cache_folder() / "references"
 
 
 def built_path(name: str, extractor: str) -> Path:
@@ -152,7 +151,7 @@ def _is_shipped(name: str, extractor: str) -> bool:
 
 
 def load_reference(
-    name: str, extractor: str | None = None, weights_dir: str | Path | None = None
+    name: str, extractor: str | None = None, feature_weights: str | Path | None = None
 ) -> Reference:
     """Load a reference by its name: a shipped one, or one that was built or imported here.
 
@@ -160,7 +159,7 @@ def load_reference(
         name: one of REFERENCES, or what `python -m eval.reference list` shows.
         extractor: the extractor the caller measures with; None takes the only one there is, the
             shipped one first.
-        weights_dir: folder of the extractor's weights when they are not the shipped ones.
+        feature_weights: folder of the extractor's weights when they are not the shipped ones.
 
     Raises:
         Unavailable: there is none of this name, or none for this extractor.
@@ -188,7 +187,7 @@ def load_reference(
         again = f"python -m eval.reference build {name} --images ... --features {extractor}"
         if _is_shipped(name, extractor):
             again = "python -m experiments.build_reference"
-        actual = weights_sha256(extractor, weights_dir)
+        actual = weights_sha256(extractor, feature_weights)
         if reference.weights_sha256 != actual:
             raise UsageError(
                 f"reference {name} was made with {extractor} weights "
@@ -216,7 +215,7 @@ def read_reference(path: Path, name: str) -> Reference:
 @functools.lru_cache(maxsize=4)
 def _read_reference(path: Path, name: str, identity: tuple[int, int, int]) -> Reference:
     try:
-        with path.open("rb") as opened:
+        with path.open("rb") as opened:  # once, so that the sha256 is that of what is read
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as file:

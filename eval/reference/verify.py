@@ -19,18 +19,18 @@ MAX_DEVIATION = 8.0
 
 
 def verify_reference(
-    name: str, extractor: str, images: str | None = None, weights_dir: str | Path | None = None
+    name: str, extractor: str, images: str | None = None, feature_weights: str | Path | None = None
 ) -> Iterator[str]:
     """Check one reference, a line for each thing that holds or that could not be checked.
 
     Args:
         images: where the images are now; None takes the place they were read from.
-        weights_dir: folder of the extractor's weights.
+        feature_weights: folder of the extractor's weights.
 
     Raises:
         UsageError: the first thing that does not hold.
     """
-    reference = load_reference(name, extractor, weights_dir)
+    reference = load_reference(name, extractor, feature_weights)
     if reference.weights_sha256:
         yield f"weights are those it was made with ({reference.weights_sha256[:12]})"
     else:

@@ -1,29 +1,28 @@
 """Where the weights of feature extractors and other networks are, and what they hash to.
 
-    python -m eval.weights list|fetch|verify [NAME...] [--weights-dir DIR]
+    python -m eval.weights list|fetch|verify [NAME...] [--feature-weights DIR]
 
-Looked at in this order: `weights_dir` alone where a caller names it; else the folder in
+Looked at in this order: `feature_weights` alone where a caller names it; else the folder in
 MASKGIT_BENCH_WEIGHTS, what ships (eval/zoo, or an installed
 package), our cache, and the places where other libraries keep the same file. A file from any of
-the latter must be the published one. In a `weights_dir` other weights of the same network are
+the latter must be the published one. In a `feature_weights` other weights of the same network are
 taken too: the protocol then says so beside their sha256.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import contextlib
 import importlib.util
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskgit.common.errors import Unavailable, UsageError
+from maskgit.common.files import cache_folder, read_json, sha256_of
+from maskgit.common.records import Record, read_record, record_path, write_record
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 FOLDER_VARIABLE = "MASKGIT_BENCH_WEIGHTS"
-CACHE_VARIABLE = "MASKGIT_BENCH_CACHE"
 TORCHVISION = "https://download.pytorch.org/models"
 FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
 STYLEGAN2_ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
@@ -145,10 +144,9 @@ class Weights:
     name: str
 
 
-def cache_folder() -> Path:
-    """Where `fetch` puts weights: $MASKGIT_BENCH_CACHE/weights, or below ~/.cache."""
-    root = os.environ.get(CACHE_VARIABLE)
-    return (Path(root) if root else Path.home() / ".cache" / "maskgit-bench") / "weights"
+def weights_folder() -> Path:
+    """Where `fetch` puts weights."""
+    return cache_folder() / "weights"
 
 
 def torch_folder() -> Path:
@@ -168,7 +166,7 @@ def source_of(name: str) -> Source:
     return SOURCES[name]
 
 
-def places(name: str, weights_dir: str | Path | None = None) -> list[Path]:
+def places(name: str, feature_weights: str | Path | None = None) -> list[Path]:
     """Every path where the file may be, the first one that exists counts.
 
     Raises:
@@ -176,8 +174,8 @@ def places(name: str, weights_dir: str | Path | None = None) -> list[Path]:
     """
     source = source_of(name)
     file = Path(source.file).name
-    if weights_dir is not None:
-        return [Path(weights_dir) / file, Path(weights_dir) / name / file]
+    if feature_weights is not None:
+        return [Path(feature_weights) / file, Path(feature_weights) / name / file]
     found = []
     if folder := os.environ.get(FOLDER_VARIABLE):
         found.append(Path(folder) / name / file)
@@ -188,7 +186,7 @@ def places(name: str, weights_dir: str | Path | None = None) -> list[Path]:
     elif not source.url:
         found.append(ZOO / name / source.file)
     if source.url:
-        found.append(cache_folder() / file)
+        found.append(weights_folder() / file)
     if source.also_in == "torch":
         found.append(torch_folder() / file)
     elif source.also_in == "clean-fid":
@@ -196,12 +194,12 @@ def places(name: str, weights_dir: str | Path | None = None) -> list[Path]:
     return found
 
 
-def weights_path(name: str, weights_dir: str | Path | None = None) -> Path:
+def weights_path(name: str, feature_weights: str | Path | None = None) -> Path:
     """The weights file of an extractor or another network of SOURCES, not yet checked.
 
     Args:
         name: its registry name.
-        weights_dir: folder with the file, or with a folder named `name` that has it; None looks
+        feature_weights: folder with the file, or with a folder named `name` that has it; None looks
             at all standard places.
 
     Raises:
@@ -209,7 +207,7 @@ def weights_path(name: str, weights_dir: str | Path | None = None) -> Path:
         Unavailable: the file is not there; says what to do, and what falls away until then.
     """
     source = source_of(name)
-    candidates = places(name, weights_dir)
+    candidates = places(name, feature_weights)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -234,38 +232,32 @@ def package_folder(name: str, package: str, extra: str) -> Path:
     return Path(spec.origin).parent
 
 
-def require_package(name: str, package: str, distribution: str) -> None:
-    """Raise Unavailable if a package that an extractor or metric needs is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise Unavailable(f"{name} needs the package {distribution}: pip install {distribution}")
-
-
-def checked_weights(name: str, weights_dir: str | Path | None = None) -> Weights:
+def checked_weights(name: str, feature_weights: str | Path | None = None) -> Weights:
     """Find a weights file and check it against what is known of it.
 
     Where the registry has no complete sha256, the first use writes it down beside the file
-    (NAME.json), and every later use must agree with that.
+    (NAME.record.json), and every later use must agree with that.
 
     Args:
-        name, weights_dir: see `weights_path`.
+        name, feature_weights: see `weights_path`.
 
     Raises:
         Unavailable: not there.
         UsageError: unknown name; or the file is damaged: not the published one (unless it is in
-            `weights_dir`), or another one than at its first use.
+            `feature_weights`), or another one than at its first use.
     """
-    path = weights_path(name, weights_dir)
+    path = weights_path(name, feature_weights)
     source = SOURCES[name]
-    sha256 = file_sha256(path)
+    sha256 = sha256_of(path)
     file = Path(source.file).name
     published = sha256.startswith(published_sha256(name))
-    if weights_dir is not None and not published:
+    if feature_weights is not None and not published:
         return Weights(path, sha256, f"{file} (not the published file)")
     if reason := damage(name, path):
         again = f"; delete it, then python -m eval.weights fetch {name}" if source.url else ""
         raise UsageError(f"{path}: {reason}{again}")
     if len(source.sha256) < 64 and source.url:
-        write_record(path, name, keep=True)
+        record_first_use(path, name)
     return Weights(path, sha256, file)
 
 
@@ -274,80 +266,34 @@ def published_sha256(name: str) -> str:
     source = source_of(name)
     if source.package or source.url:
         return source.sha256
-    return _recorded_sha256(ZOO / name / "card.json")
+    return str(read_json(ZOO / name / "card.json")["sha256"])
 
 
 def damage(name: str, path: Path) -> str:
     """What is wrong with a weights file, for a message; empty if it is as it should be."""
-    sha256 = file_sha256(path)
+    sha256 = sha256_of(path)
     expected = published_sha256(name)
     if not sha256.startswith(expected):
         size, whole = path.stat().st_size, SOURCES[name].size
         sizes = f"{size} bytes instead of {whole}, " if whole and size != whole else ""
         return f"damaged ({sizes}sha256 {sha256[:12]}, the published file has {expected[:12]})"
-    recorded = _recorded_sha256(record_path(path))
-    if recorded and recorded != sha256:
+    record = read_record(path)
+    if record is not None and record.sha256 != sha256:
         return (
-            f"damaged (sha256 {sha256[:12]}, at its first use {recorded[:12]}, "
+            f"damaged (sha256 {sha256[:12]}, at its first use {record.sha256[:12]}, "
             f"as {record_path(path).name} says)"
         )
     return ""
 
 
-def record_path(path: Path) -> Path:
-    """The file beside a weights file that keeps its sha256 and size."""
-    return path.with_name(f"{path.name}.json")
+def record_first_use(path: Path, name: str) -> None:
+    """Write down sha256 and size of a weights file beside it; a record that is there stays."""
+    if read_record(path) is None:
+        record = Record(path.stat().st_size, sha256_of(path), SOURCES[name].url)
+        with contextlib.suppress(OSError):  # a folder that is only readable serves all the same
+            write_record(path, record)
 
 
-def write_record(path: Path, name: str, keep: bool = False) -> None:
-    """Write down sha256 and size of a weights file beside it.
-
-    Args:
-        path: the weights file.
-        name: its registry name.
-        keep: leave a record that is already there.
-    """
-    target = record_path(path)
-    if keep and target.exists():
-        return
-    record = {
-        "sha256": file_sha256(path),
-        "size": path.stat().st_size,
-        "url": SOURCES[name].url,
-    }
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(record, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError:  # a folder that is only readable: the file can be used all the same
-        temporary.unlink(missing_ok=True)
-
-
-def _recorded_sha256(path: Path) -> str:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a readable record of a sha256; delete it") from error
-    return str(value)
-
-
-def weights_sha256(name: str, weights_dir: str | Path | None = None) -> str:
+def weights_sha256(name: str, feature_weights: str | Path | None = None) -> str:
     """sha256 of a weights file, in hex."""
-    return file_sha256(weights_path(name, weights_dir))
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hex; computed once for a file that does not change."""
-    status = os.stat(path)
-    return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(path: str, size: int, mtime: int, inode: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(weights_path(name, feature_weights))

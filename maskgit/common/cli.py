@@ -84,7 +84,7 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
     """
     import tyro
 
-    arguments = _without_aliases(arguments, getattr(options, "ALIASES", {}))
+    arguments = without_aliases(arguments, getattr(options, "ALIASES", {}))
     if "--help" not in arguments and "-h" not in arguments:
         check_arguments(options, arguments)
         # `--out -x` is a value to us and to the shell; tyro would take it for a flag.
@@ -106,7 +106,8 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
         raise UsageError(text or "the command line cannot be read; see --help") from None
 
 
-def _without_aliases(arguments: Sequence[str], aliases: dict[str, str]) -> list[str]:
+def without_aliases(arguments: Sequence[str], aliases: dict[str, str]) -> list[str]:
+    """The words of a command line with each flag of a former version in its present form."""
     words = []
     for word in arguments:
         flag, equals, value = word.partition("=")

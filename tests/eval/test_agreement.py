@@ -10,7 +10,8 @@ import pytest
 
 from eval.agreement import __main__ as agreement
 from eval.agreement import libraries as agreement_libraries
-from eval.agreement.rows import compare, rows_of
+from eval.agreement.comparisons import compare, comparisons
+from eval.agreement.tfgan import import_tfgan
 from maskgit.common.errors import Unavailable
 
 ALWAYS = {"torch-fidelity", "clean-fid", "scikit-learn", "definition"}
@@ -102,7 +103,7 @@ def test_a_library_that_is_missing_is_named_with_how_to_install_it(monkeypatch, 
         return None if name in ("cleanfid", "tensorflow_gan") else find(name, *arguments)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    monkeypatch.setattr(agreement, "collect", lambda path: rows_of(agreement.seeded_set(60)))
+    monkeypatch.setattr(agreement, "collect", lambda path: comparisons(agreement.seeded_set(60)))
     assert agreement.main(["--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["versions"]["clean-fid"] == "not installed (pip install clean-fid)"
@@ -116,7 +117,7 @@ def test_a_library_that_is_missing_is_named_with_how_to_install_it(monkeypatch, 
 
 def test_a_difference_is_seen_and_is_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(agreement_libraries, "torch_fidelity_fid", lambda *_: 1.0)
-    monkeypatch.setattr(agreement, "collect", lambda path: rows_of(agreement.seeded_set(60)))
+    monkeypatch.setattr(agreement, "collect", lambda path: comparisons(agreement.seeded_set(60)))
     assert agreement.main([]) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if "DIFFERS" in line]
     assert len(lines) == 1
@@ -150,7 +151,7 @@ def test_broken_file_and_missing_folder_are_refused(tmp_path, capsys):
     path = tmp_path / "features.npz"
     path.write_bytes(b"no zip")
     assert agreement.main(["--features-npz", str(path)]) == 2
-    assert "not readable" in capsys.readouterr().err
+    assert "not a readable npz" in capsys.readouterr().err
     assert agreement.main(["--out", str(tmp_path / "no" / "x.md")]) == 2
     assert "does not exist" in capsys.readouterr().err
 
@@ -159,7 +160,7 @@ def test_features_of_a_file_are_compared_and_written_down(tmp_path, monkeypatch,
     rng = np.random.default_rng(1)
     path, out = tmp_path / "mine.npz", tmp_path / "page.md"
     np.savez(path, real=rng.normal(size=(60, 8)), generated=rng.normal(0.3, 1, (50, 8)))
-    monkeypatch.setattr(agreement, "collect", lambda file: rows_of(agreement.read_set(file)))
+    monkeypatch.setattr(agreement, "collect", lambda file: comparisons(agreement.read_set(file)))
     assert agreement.main(["--features-npz", str(path), "--out", str(out)]) == 0
     capsys.readouterr()
     page = out.read_text()
@@ -189,15 +190,13 @@ def test_the_committed_page_is_what_the_command_gives():
 @pytest.mark.skipif(not HAS_TFGAN, reason="tensorflow-gan is not installed (extra tfgan)")
 class TestTFGAN:
     def test_fid_score_and_kid_agree(self):
-        rows = [r for r in rows_of(agreement.seeded_set(200)) if r.library == "TF-GAN"]
+        rows = [r for r in comparisons(agreement.seeded_set(200)) if r.library == "TF-GAN"]
         assert [r.metric.split(",")[0] for r in rows] == ["FID", "IS", "KID", "KID"]
         assert [r for r in rows if r.agrees is not True] == []
         exact = [r for r in rows if "subsets" not in r.metric]
         assert max(r.difference for r in exact) < 1e-6
 
     def test_placeholders_serve_as_bases_and_defaults_and_hide_nothing_else(self):
-        from eval.agreement.tfgan import import_tfgan
-
         gan = import_tfgan()
         assert gan is import_tfgan()
         import tensorflow as tf
@@ -209,8 +208,6 @@ class TestTFGAN:
 
 
 def test_without_tensorflow_tfgan_says_how_to_get_it(monkeypatch):
-    from eval.agreement.tfgan import import_tfgan
-
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,

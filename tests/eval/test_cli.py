@@ -180,7 +180,7 @@ REFERENCE = ("--reference", "fashion-mnist-train")
         (["a.npz", "b.npy", *REFERENCE, "--error-bars", "3"], "several sets of images already"),
         (["a.npz", *REFERENCE, "--pad", "16"], "32x32 pixels do not fit into --pad 16"),
         (["a.npz", *REFERENCE, "--device", "abacus"], "--device abacus"),
-        (["a.npz", *REFERENCE, "--weights-dir", "."], "weights of fashion-resnet not found"),
+        (["a.npz", *REFERENCE, "--feature-weights", "."], "weights of fashion-resnet not found"),
         (["mixed", *REFERENCE], "all must have one size"),
         (["broken", *REFERENCE], "x.png: not a readable image"),
         (["empty", *REFERENCE], "no images there"),
@@ -210,7 +210,7 @@ def test_interrupt_ends_with_a_line(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eval.evaluate.evaluate", interrupt)
+    monkeypatch.setattr("eval.__main__.evaluate", interrupt)
     assert main(["x", *REFERENCE]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -39,7 +39,7 @@ FAKE = RNG.integers(0, 220, (80, 8, 8, 3), dtype=np.uint8)
 def tiny(tmp_path, monkeypatch):
     """Every extractor is the small one; dinov2's weights are not here."""
 
-    def get(name, weights_dir=None, device="cpu"):
+    def get(name, feature_weights=None, device="cpu"):
         if name == "dinov2-vit-l-14":
             raise Unavailable("weights of dinov2-vit-l-14 are not here")
         return Tiny()
@@ -234,11 +234,11 @@ def test_a_builds_settings_are_compared_with_the_extractors(sets, monkeypatch):
 def test_features_are_chosen_by_reference_then_images_then_weights(
     monkeypatch, shape, reference, weights, expected
 ):
-    def path(name, weights_dir=None):
+    def path(name, feature_weights=None):
         if not weights:
             raise Unavailable("not here")
 
-    monkeypatch.setattr("eval.weights.files.weights_path", path)
+    monkeypatch.setattr("eval.evaluate.weights_path", path)
     build_reference("mine", REAL, Tiny())
     name, why = choose_features(np.zeros(shape, np.uint8), reference)
     assert name == expected

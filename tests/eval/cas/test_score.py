@@ -17,11 +17,11 @@ from PIL import Image
 from torch import nn
 
 from eval.cas import training as cas_training
+from eval.cas.__main__ import main
 from eval.cas.data import labelled
 from eval.cas.recipe import get_recipe
 from eval.cas.score import (
     classification_accuracy,
-    main,
     metric_id,
     proportional_counts,
 )

@@ -16,8 +16,9 @@ import eval.features.dinov2
 from eval.features.dinov2 import DINOv2
 from eval.features.registry import extractor_info, extractor_names, get_extractor
 from eval.features.tensorflow_resize import resize_bilinear_tf1
-from eval.weights.files import SOURCES, file_sha256
+from eval.weights.files import SOURCES
 from maskgit.common.errors import Unavailable, UsageError
+from maskgit.common.files import sha256_of
 from tests.paths import GOLDEN
 
 
@@ -83,7 +84,7 @@ def test_inception_compat_is_torch_fidelitys(inception_folder):
     path = inception_folder / SOURCES["inception-v3-compat"].file
     oracle = FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], str(path))
     extractor = get_extractor("inception-v3-compat", inception_folder)
-    assert extractor.weights_sha256 == file_sha256(path)
+    assert extractor.weights_sha256 == sha256_of(path)
     assert extractor.protocol["weights"].endswith("6726825d.pth (not the published file)")
     extractor.chunk = 2  # 8 is for speed on many images
     batches = [images(*size, count=1, seed=i) for i, size in enumerate(SIZES)]
@@ -121,7 +122,6 @@ def test_another_networks_weights_are_one_clear_line(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "package", "says"),
     [
-        ("inception-v3-compat", "torch_fidelity", "pip install torch-fidelity"),
         ("inception-tfgan", "tensorflow", r"extra `tfgan`: pip install 'maskgit-bench\[tfgan\]'"),
     ],
 )

@@ -4,8 +4,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from eval.images.source import ImageSource, read_image
+from eval.images.source import ImageSource
 from maskgit.common.errors import UsageError
+from maskgit.common.image_file import read_image
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 8, 10, 1), dtype=np.uint8)

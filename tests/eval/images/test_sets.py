@@ -13,9 +13,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from eval.images import files as image_files
-from eval.images.source import ImageSource, content_sha256, read_image
+from eval.images.source import ImageSource, content_sha256
+from maskgit.common import image_file as image_files
 from maskgit.common.errors import UsageError
+from maskgit.common.image_file import read_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)

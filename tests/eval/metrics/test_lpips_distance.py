@@ -6,8 +6,9 @@ import torch
 import torchvision.models
 
 from eval.metrics.lpips_distance import LPIPS, METRIC, MIN_SIDE, NETS
-from eval.weights.files import SOURCES, file_sha256
+from eval.weights.files import SOURCES
 from maskgit.common.errors import Unavailable, UsageError
+from maskgit.common.files import sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_distances_are_those_of_the_lpips_package(folder, monkeypatch, net, side
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
     floats = [images.astype(np.float32) / 127.5 - 1 for images in (first, second)]
     np.testing.assert_array_equal(ours.distances(*floats), got)
-    assert ours.protocol["lpips_weights_sha256"] == file_sha256(folder / SOURCES[NETS[net][0]].file)
+    assert ours.protocol["lpips_weights_sha256"] == sha256_of(folder / SOURCES[NETS[net][0]].file)
 
 
 @pytest.mark.slow

@@ -176,11 +176,11 @@ def test_row_i_of_the_subset_is_of_class_i_mod_10(resnet):
 
 def test_weights_other_than_the_references_are_refused(tmp_path):
     shutil.copy(weights_path("fashion-resnet"), tmp_path)
-    assert load_reference(NAME, weights_dir=tmp_path).n == 60000
+    assert load_reference(NAME, feature_weights=tmp_path).n == 60000
     with (tmp_path / "model.safetensors").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(UsageError, match=r"was made with fashion-resnet weights .* build it again"):
-        load_reference(NAME, weights_dir=tmp_path)
+        load_reference(NAME, feature_weights=tmp_path)
 
 
 def test_another_extractor_and_an_unknown_name_are_refused():

@@ -120,7 +120,7 @@ def test_interrupt_ends_with_a_line(monkeypatch, capsys, folder):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eval.reference.build.build_reference", interrupt)
+    monkeypatch.setattr("eval.reference.__main__.build_reference", interrupt)
     arguments = ["build", "a", "--images", str(folder), "--features", "fashion-resnet"]
     assert main([*arguments, "--device", "cpu"]) == 130
     assert "goes on from there" in capsys.readouterr().err

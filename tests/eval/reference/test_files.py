@@ -18,8 +18,8 @@ from maskgit.common.errors import UsageError
 from tests.eval.tiny_extractor import Tiny
 
 
-def weights_sha256_or_tinys(name, weights_dir=None):
-    return "a" * 64 if name == "tiny" else weights_sha256(name, weights_dir)
+def weights_sha256_or_tinys(name, feature_weights=None):
+    return "a" * 64 if name == "tiny" else weights_sha256(name, feature_weights)
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +229,7 @@ def test_a_damaged_file_is_built_again_and_a_failed_write_leaves_the_old_one(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("eval.images.arrays.os.replace", full)
+    monkeypatch.setattr("maskgit.common.files.os.replace", full)
     with pytest.raises(UsageError, match=r"cannot be written .*No space"):
         build_reference("mine", folder, Tiny(weights="c" * 64))
     assert load_reference("mine", "tiny").sha256 == first.sha256

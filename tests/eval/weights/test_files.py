@@ -14,6 +14,7 @@ from eval.weights import __main__ as weights_cli
 from eval.weights import files as weights
 from eval.weights.files import SOURCES, Source, checked_weights, places, weights_path
 from maskgit.common.errors import Unavailable, UsageError
+from maskgit.common.files import CACHE_VARIABLE
 
 CONTENT = b"the published weights" * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -26,7 +27,7 @@ def home(tmp_path, monkeypatch):
     for variable in (weights.FOLDER_VARIABLE, "XDG_CACHE_HOME", "TORCH_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     source = Source(
         FILE, "everything tiny", "MIT", "http://localhost:9/x", SHA256[:8], also_in="torch"
     )
@@ -115,13 +116,13 @@ def test_torch_and_clean_fid_places_are_their_own(home, monkeypatch):
 def test_the_first_use_completes_the_sha256_and_keeps_it(home):
     path = put(home / "cache" / "weights" / FILE)
     assert checked_weights("tiny") == weights.Weights(path, SHA256, FILE)
-    record = json.loads(Path(f"{path}.json").read_text())
+    record = json.loads(Path(f"{path}.record.json").read_text())
     assert (record["sha256"], record["size"]) == (SHA256, len(CONTENT))
     assert checked_weights("tiny").sha256 == SHA256
-    Path(f"{path}.json").write_text(json.dumps({"sha256": SHA256[:-1] + "x"}))
+    Path(f"{path}.record.json").write_text(json.dumps({**record, "sha256": SHA256[:-1] + "x"}))
     with pytest.raises(UsageError, match="at its first use"):
         checked_weights("tiny")
-    Path(f"{path}.json").write_text("{}")
+    Path(f"{path}.record.json").write_text("{}")
     with pytest.raises(UsageError, match="not a readable record"):
         checked_weights("tiny")
 
@@ -151,7 +152,7 @@ def test_own_weights_are_taken_from_a_named_folder_and_say_so(home):
     assert found == weights.Weights(
         path, hashlib.sha256(b"my own").hexdigest(), f"{FILE} (not the published file)"
     )
-    assert not Path(f"{path}.json").exists()
+    assert not Path(f"{path}.record.json").exists()
 
 
 def test_verify_finds_a_file_that_was_changed_later(home, capsys):
@@ -178,14 +179,14 @@ def test_verify_without_names_takes_what_is_here(home, capsys):
 
 def test_list_shows_every_network_and_other_files_in_a_named_folder(home, capsys):
     put(home / "mine" / FILE, b"my own")
-    assert weights_cli.main(["list", "--weights-dir", str(home / "mine")]) == 0
+    assert weights_cli.main(["list", "--feature-weights", str(home / "mine")]) == 0
     out = capsys.readouterr().out
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert set(lines) == {"name", *SOURCES}
     assert "other file" in lines["tiny"]
     assert "missing" in lines["vgg16"]
     assert "LPIPS with vgg" in lines["vgg16"]
-    code, found = run_json(capsys, "verify", "tiny", "--weights-dir", home / "mine")
+    code, found = run_json(capsys, "verify", "tiny", "--feature-weights", home / "mine")
     assert (code, found["tiny"]["state"]) == (1, "other file")
 
 
@@ -194,7 +195,7 @@ def test_list_shows_every_network_and_other_files_in_a_named_folder(home, capsys
     [
         (["verify", "vgg"], "weights of 'vgg': expected one of fashion-resnet"),
         (["fetch"], "fetch: name what to get"),
-        (["list", "--weights-dir", "nowhere"], "--weights-dir nowhere: no such folder"),
+        (["list", "--feature-weights", "nowhere"], "--feature-weights nowhere: no such folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(home, capsys, arguments, says):

@@ -1,4 +1,4 @@
-"""The rows of the agreement table: each metric, ours and a library's, on the same input."""
+"""Each metric on the same input, ours and a library's: the rows of the agreement table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from eval.agreement import libraries
+from eval.metrics.density_coverage import density_coverage
+from eval.metrics.fid import frechet_distance
+from eval.metrics.inception_score import inception_score
+from eval.metrics.kid import kernel_distance, standard_error
+from eval.metrics.precision_recall import precision_recall
+from eval.metrics.statistics import Statistics
 from maskgit.common.errors import Unavailable
-
-if TYPE_CHECKING:
-    import numpy as np
 
 RELATIVE = 1e-6  # of FID, Inception Score, and KID on the same draws
 K = 3  # precision and recall
@@ -21,7 +25,7 @@ SUBSET = 500  # images in a subset of KID, so that draws differ
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One number, ours and theirs.
 
     Attributes:
@@ -64,24 +68,24 @@ def compare(
     limit: float = RELATIVE,
     absolute: float | None = None,
     note: str = "",
-) -> Row:
+) -> Comparison:
     """One row; `absolute` replaces the relative limit (0.5 / n: equal counts out of n)."""
     try:
         if library in libraries.LIBRARIES:
             libraries.version(library)
         value = float(theirs())
     except Unavailable as reason:
-        return Row(data, metric, library, note=str(reason))
+        return Comparison(data, metric, library, note=str(reason))
     distance = abs(ours - value)
     difference = distance / abs(value) if value else (0.0 if distance == 0 else math.inf)
     if absolute is None:
         words, agrees = f"{limit:g}", difference <= limit
     else:
         words, agrees = f"{absolute:.2g} absolute", distance <= absolute
-    return Row(data, metric, library, ours, value, difference, words, agrees, note)
+    return Comparison(data, metric, library, ours, value, difference, words, agrees, note)
 
 
-def rows_of(data: Set) -> Iterator[Row]:
+def comparisons(data: Set) -> Iterator[Comparison]:
     """All metrics of one set of features, against all libraries."""
     yield from _fid(data)
     if data.logits is not None:
@@ -91,10 +95,7 @@ def rows_of(data: Set) -> Iterator[Row]:
     yield from _density_coverage(data)
 
 
-def _fid(data: Set) -> Iterator[Row]:
-    from eval.metrics.fid import frechet_distance
-    from eval.metrics.statistics import Statistics
-
+def _fid(data: Set) -> Iterator[Comparison]:
     a, b = Statistics.of(data.real), Statistics.of(data.generated)
     ours = frechet_distance(a.mean, a.cov, b.mean, b.cov)
     pair = data.real.astype("float64"), data.generated.astype("float64")
@@ -106,9 +107,7 @@ def _fid(data: Set) -> Iterator[Row]:
         yield compare(data.name, "FID", library, ours, partial(theirs, *pair))
 
 
-def _inception_score(data: Set, logits: np.ndarray) -> Iterator[Row]:
-    from eval.metrics.inception_score import inception_score
-
+def _inception_score(data: Set, logits: np.ndarray) -> Iterator[Comparison]:
     for splits, library, theirs in (
         (10, "torch-fidelity", libraries.torch_fidelity_inception_score),
         (1, "TF-GAN", libraries.tfgan_inception_score),
@@ -118,9 +117,7 @@ def _inception_score(data: Set, logits: np.ndarray) -> Iterator[Row]:
         yield compare(data.name, metric, library, ours, partial(theirs, logits))
 
 
-def _kid(data: Set) -> Iterator[Row]:
-    from eval.metrics.kid import kernel_distance, standard_error
-
+def _kid(data: Set) -> Iterator[Comparison]:
     pair = data.real.astype("float64"), data.generated.astype("float64")
     size = min(SUBSET, *(len(side) // 2 for side in pair))
     metric = f"KID, 100 subsets of {size}"
@@ -141,9 +138,7 @@ def _kid(data: Set) -> Iterator[Row]:
         yield compare(data.name, f"KID, all of {n}", library, ours, partial(function, *whole, n))
 
 
-def _precision_recall(data: Set) -> Iterator[Row]:
-    from eval.metrics.precision_recall import precision_recall
-
+def _precision_recall(data: Set) -> Iterator[Comparison]:
     ours = precision_recall(data.real, data.generated, K)
     for library, theirs in (
         ("torch-fidelity", libraries.torch_fidelity_precision_recall),
@@ -153,9 +148,7 @@ def _precision_recall(data: Set) -> Iterator[Row]:
         yield from _shares(data, ("precision", "recall"), K, library, ours, theirs)
 
 
-def _density_coverage(data: Set) -> Iterator[Row]:
-    from eval.metrics.density_coverage import density_coverage
-
+def _density_coverage(data: Set) -> Iterator[Comparison]:
     ours = density_coverage(data.real, data.generated, K_WIDE)
     theirs = lambda *pair: libraries.prdc_by_definition(*pair)[2:]  # noqa: E731
     yield from _shares(data, ("density", "coverage"), K_WIDE, "definition", ours, theirs)
@@ -168,7 +161,7 @@ def _shares(
     library: str,
     ours: tuple[float, float],
     theirs: Callable[..., tuple[float, float]],
-) -> Iterator[Row]:
+) -> Iterator[Comparison]:
     """Two rows that count points: equal up to how a library averages."""
     values: list[float] = []
 
@@ -185,10 +178,9 @@ def _shares(
         yield compare(data.name, metric, library, ours[which], theirs_now, absolute=limit)
 
 
-def resizers(name: str, images: list[np.ndarray], size: int = 299) -> Iterator[Row]:
+def compare_resizing(name: str, images: list[np.ndarray], size: int = 299) -> Iterator[Comparison]:
     """The resizing functions on uint8 images (H, W, 3) of any sizes. The values are means over all
     pixels, 0 to 255; the difference is the largest of any pixel, over 255."""
-    import numpy as np
     import torch
 
     from eval.features.inception_v3_clean import resize_clean
@@ -227,7 +219,7 @@ def resizers(name: str, images: list[np.ndarray], size: int = 299) -> Iterator[R
         try:
             libraries.version(library)
         except Unavailable as reason:
-            yield Row(name, metric, library, note=str(reason))
+            yield Comparison(name, metric, library, note=str(reason))
             continue
         mine = np.stack([ours(image).transpose(1, 2, 0) for image in images])
         other = np.stack([theirs(image) for image in images])
@@ -235,4 +227,4 @@ def resizers(name: str, images: list[np.ndarray], size: int = 299) -> Iterator[R
         means = float(mine.mean(dtype=np.float64)), float(other.mean(dtype=np.float64))
         note = "largest difference of a pixel, over 255"
         agrees = difference <= RELATIVE
-        yield Row(name, metric, library, *means, difference, f"{RELATIVE:g}", agrees, note)
+        yield Comparison(name, metric, library, *means, difference, f"{RELATIVE:g}", agrees, note)
