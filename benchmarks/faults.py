@@ -12,6 +12,8 @@ has no result, as doubled if it was published twice, as different if its result'
 those of a run without kills. Prints the counts; writes them to benchmarks/results/faults.json.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -23,9 +25,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from benchmarks import runner
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.check import check
 from experiments.engine.grid import grid_json, write_grid
@@ -36,7 +42,6 @@ from experiments.engine.store.lease import Leases
 from experiments.engine.store.store import Store
 from maskgit.common.errors import UsageError
 
-ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("worker", "runner", "group")
 
 
@@ -56,12 +61,9 @@ class Squares:
         with open(self.log, "ab", 0) as file:
             file.write(f"{index}\n".encode())
         time.sleep(self.seconds)
-        arrays = {}
-        if index % 4 == 0:
-            import numpy as np
-
-            arrays["images"] = np.full((8, 16, 16), index % 256, np.uint8)
-        return Outcome({"square": {"id": "square.v1", "value": float(index**2)}}, arrays=arrays)
+        images = {"images": np.full((8, 16, 16), index % 256, np.uint8)}
+        metrics = {"square": {"id": "square.v1", "value": float(index**2)}}
+        return Outcome(metrics, arrays=images if index % 4 == 0 else {})
 
 
 def tasks(cells: int) -> list[Task]:
@@ -76,10 +78,10 @@ def run_grid(store: Store, cells: int, seconds: float, workers: int) -> int:
     store.prepare()
     write_grid(store.root, grid_json("faults", "none", grid, {}, {}))
     computer = Squares(store.root.with_suffix(".log"), seconds)
-    runner = Runner(computer, store, workers=workers, leases=Leases(1.0, 10.0))
+    engine = Runner(computer, store, workers=workers, leases=Leases(1.0, 10.0))
     try:
         with Stopper() as stopper:
-            return 1 if runner.run(grid, stopper).failed else 0
+            return 1 if engine.run(grid, stopper).failed else 0
     except Interrupted as ended:
         return ended.exit_code
 
@@ -140,41 +142,28 @@ class Victims:
 def workers_of(pid: int) -> list[int]:
     """The worker processes of a runner (Linux only: from /proc)."""
     found = []
-    try:
+    with suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    for child in map(int, children):
-        try:
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
-        except OSError:
-            continue
+        for child in map(int, children):
+            with suppress(OSError):
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(child)
     return found
 
 
 def identities(store: Path) -> dict[Path, tuple[int, int]]:
-    """Which file each result is: one computed again would be another."""
-    stats = {}
-    for path in store.glob("cells/*/result.json"):
-        stat = path.stat()
-        stats[path] = stat.st_ino, stat.st_mtime_ns
-    return stats
+    """Which file each result is: a result that is computed again would be another file."""
+    stats = {path: path.stat() for path in store.glob("cells/*/result.json")}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
 def results(store: Path) -> dict[str, bytes]:
     """What a report reads."""
-    return {p.parent.name: p.read_bytes() for p in store.glob("cells/*/result.json")}
-
-
-def published(store: Path) -> Counter[str]:
-    """How often each cell was published, by the journal."""
-    events = map(json.loads, (store / "journal.jsonl").read_text().splitlines())
-    return Counter(event["key"] for event in events if event["event"] == "done")
+    return {path.parent.name: path.read_bytes() for path in store.glob("cells/*/result.json")}
 
 
 def torn(store: Path) -> int:
-    """Files that cannot be believed."""
+    """The number of files whose content does not agree with their checksums."""
     if not (store / "grid.json").exists():
         return 0
     try:
@@ -211,11 +200,10 @@ def soak(flags: argparse.Namespace, folder: Path) -> dict:
                 now = identities(store)
                 counts["changed"] += sum(now.get(path) != file for path, file in seen.items())
                 seen = now
-                say(f"{done_kills} kills, grid {grid}: {len(now)} of {flags.cells} cells done")
             victims.fill()
         victims.end()
         count_grid(flags, store, expected, counts)
-    say("")
+        print(f"{done_kills} kills in {grid} grids", file=sys.stderr)
     seconds = time.monotonic() - began
     found = {name: counts[name] for name in ("lost", "doubled", "torn", "changed", "different")}
     return {
@@ -240,18 +228,14 @@ def count_grid(
     flags: argparse.Namespace, store: Path, expected: dict[str, bytes], counts: Counter[str]
 ) -> None:
     """Add what a finished grid shows."""
-    found, times = results(store), published(store)
+    found = results(store)
+    events = map(json.loads, (store / "journal.jsonl").read_text().splitlines())
+    times = Counter(event["key"] for event in events if event["event"] == "done")
     counts["lost"] += sum(task.key not in found for task in tasks(flags.cells))
     counts["doubled"] += sum(number > 1 for number in times.values())
     counts["different"] += sum(expected.get(key) != value for key, value in found.items())
     counts["torn"] += torn(store)
     counts["begun"] += len(store.with_suffix(".log").read_text().splitlines())
-
-
-def say(line: str) -> None:
-    """A line on stderr that the next replaces."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
 
 def words(found: dict) -> str:
@@ -272,38 +256,38 @@ def words(found: dict) -> str:
     )
 
 
+def parser() -> runner.Parser:
+    """The command line."""
+    found = runner.Parser(__doc__)
+    found.add_argument("--kills", type=int, default=200)
+    found.add_argument("--minutes", type=float, default=30.0, help="at most so long")
+    found.add_argument("--cells", type=int, default=60, help="of a grid")
+    found.add_argument("--seconds", type=float, default=0.1, help="that a cell takes")
+    found.add_argument("--runners", type=int, default=2, help="at a time")
+    found.add_argument("--workers", type=int, default=2, help="of a runner")
+    found.add_argument("--pause", type=float, default=1.5, help="most seconds between two kills")
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--out", type=Path, default=runner.RESULTS / "faults.json")
+    found.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    return found
+
+
 def main() -> int:
     """Parse the flags and run; exit code 1 if a cell was lost, doubled, torn or changed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=30.0, help="at most so long")
-    parser.add_argument("--cells", type=int, default=60, help="of a grid")
-    parser.add_argument("--seconds", type=float, default=0.1, help="that a cell takes")
-    parser.add_argument("--runners", type=int, default=2, help="at a time")
-    parser.add_argument("--workers", type=int, default=2, help="of a runner")
-    parser.add_argument("--pause", type=float, default=1.5, help="most seconds between two kills")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/faults.json")
-    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
-    flags = parser.parse_args()
+    flags = parser().parse_args()
     for name in ("kills", "minutes", "cells", "runners", "workers"):
         if getattr(flags, name) <= 0:
-            print(f"error: --{name} {getattr(flags, name)}: expected more than 0", file=sys.stderr)
-            return 2
+            raise UsageError(f"--{name} {getattr(flags, name)}: expected more than 0")
     if flags.run is not None:
         return run_grid(Store(flags.run), flags.cells, flags.seconds, flags.workers)
     if not Path("/proc/self").exists():
-        print("error: only on Linux: the workers are found in /proc", file=sys.stderr)
-        return 2
+        raise UsageError("the workers are found in /proc: this runs on Linux only")
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         found = soak(flags, Path(folder))
     print(words(found))
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    flags.out.write_text(json.dumps(found, indent=1) + "\n")
+    runner.write_json(flags.out, found)
     return 1 if any(found["cells"].values()) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runner.run(main)

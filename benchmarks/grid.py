@@ -11,40 +11,32 @@
 - trivial cells: how many cells that compute nothing the engine takes through in a second.
 - start-up: --help of every command line, and the first image, from fresh processes.
 - --full: `experiments/ablate_schedule.py --T 4..60`, 399 cells at the preset's number of samples,
-  and the same with 256 samples a cell; killed or stopped, the same --runs goes on.
-- --part: the seven schedules at five of the 57 T, which have the same mean, with 256 samples a
-  cell. Times 57/5 it estimates the whole grid, a little high: start and report count too often.
+  and the same with 256 samples in each cell; killed or stopped, the same --runs goes on.
+- --part: the seven schedules at five of the 57 T, which have the same mean, with 256 samples in
+  each cell. Times 57/5 it estimates the whole grid, a little high, as the start and the report
+  count too often.
 
 Prints a table and the targets; --out FILE.json writes a result file, or adds to it.
 """
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also without an install
-
-from benchmarks.common import (
-    ROOT,
-    Parser,
-    Results,
-    Row,
-    at_least_one,
-    fail,
-    seconds_of,
-    shown,
-    table,
-    verdict,
-)
+from benchmarks import runner
+from benchmarks.runner import ROOT, Columns, Row, seconds_of, shown, verdict
+from maskgit.common.errors import UsageError
 
 OVERHEAD, HELP_SECONDS, FIRST_IMAGE_SECONDS, FULL_MINUTES = 5.0, 1.0, 10.0, 30.0
 METRICS = ("fid", "is", "precision", "recall", "kid")
@@ -60,14 +52,14 @@ PART = {
 
 
 @dataclass(frozen=True)
-class Trivial:
-    """A computer of cells that cost nothing."""
+class TrivialComputer:
+    """Computes cells that cost nothing."""
 
     def start(self, worker: int, workers: int) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def compute(self, task: Any) -> Any:
-        """One number."""
+        """Return one number."""
         from experiments.engine.cells import Outcome
 
         return Outcome(metrics={"square": {"id": "square.v1", "value": float(task.cell["i"] ** 2)}})
@@ -85,11 +77,12 @@ def trivial_row(cells: int, workers: int) -> Row:
     with tempfile.TemporaryDirectory() as folder, Stopper() as stopper:
         store = Store(Path(folder) / "run")
         store.prepare()
-        runner = Runner(Trivial(), store, workers=workers)
-        first = seconds_of(lambda: runner.run(tasks, stopper))
-        again = seconds_of(lambda: runner.run(tasks, stopper))
-        if runner.summary.cached != cells:
-            raise RuntimeError(f"{runner.summary.cached} of {cells} cells were there at the end")
+        engine = Runner(TrivialComputer(), store, workers=workers)
+        first = seconds_of(lambda: engine.run(tasks, stopper))
+        again = seconds_of(lambda: engine.run(tasks, stopper))
+        done = sum(1 for _ in store.root.glob("cells/*/result.json"))
+    if done != cells:
+        raise RuntimeError(f"{cells} trivial cells, but {done} results")
     return {
         "name": f"trivial cells, {workers} workers",
         "cells": cells,
@@ -109,78 +102,61 @@ def overhead_row(rounds: int) -> Row:
     from experiments.sampler.request import make_task, resolve
     from maskgit.presets import get_preset
 
-    preset = get_preset("embedded")
+    samples, seeds = get_preset("embedded").num_samples, range(rounds)
     cells = sampler_cells(
         "benchmark",
         "embedded",
         schedules=["cosine"],
         steps=STEPS,
-        seeds=range(rounds),
-        num_samples=preset.num_samples,
+        seeds=seeds,
+        num_samples=samples,
     )
     # One cell more, which does not count: it loads networks, the reference and its factor.
     cells.insert(0, replace(cells[0], seed=rounds))
     request = resolve(cells, METRICS)
     tasks = [make_task(request, cell) for cell in cells]
-    pure: dict[str, list[float]] = {"tokens": [], "features": []}
-    through: list[float] = []
-    stages: dict[str, list[float]] = {}
+    through, bare = list[float](), list[float]()
+    stages: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         store, leases = Store(Path(folder) / "run"), Leases()
         store.prepare()
         computer = SamplerComputer(request, store.root)
         computer.start(0, 1)
 
-        def engine(task: Any, warm: bool) -> None:
-            seconds = seconds_of(lambda: _checked(execute(task, computer, store, leases)))
-            if not warm:
-                through.append(seconds)
-                for name, value in _timing(store, task).items():
-                    stages.setdefault(name, []).append(value)
+        def with_engine(task: Any) -> None:
+            reply = execute(task, computer, store, leases)
+            if reply.kind != "done":
+                raise RuntimeError(f"a cell ended as {reply.kind}: {reply.error}")
 
-        def alone(task: Any, warm: bool) -> None:
-            start = time.perf_counter()
-            tokens = computer.sample(task.cell)
-            sampled = time.perf_counter()
-            images = computer.decode(tokens, task.cell["backend"])
+        def alone(task: Any) -> None:
+            images = computer.decode(computer.sample(task.cell), task.cell["backend"])
             computer.extractor(task.cell["features"]).extract_batches(images)
-            if not warm:
-                pure["tokens"].append(sampled - start)
-                pure["features"].append(time.perf_counter() - sampled)
 
         for turn, task in enumerate(tasks):
-            for run in (engine, alone) if turn % 2 else (alone, engine):
-                run(task, warm=turn == 0)
-    bare = [sum(pair) for pair in zip(pure["tokens"], pure["features"], strict=True)]
-    metrics = stages["metrics"]
+            kinds = ((with_engine, through), (alone, bare))
+            for run, seconds in kinds if turn % 2 else kinds[::-1]:
+                seconds.append(seconds_of(lambda run=run, task=task: run(task)))
+            timing = json.loads((store.cell(task.key) / "timing.json").read_text())
+            stages.append(timing["stages"])
+    del tasks[0], through[0], bare[0], stages[0]
     by_steps = {}
     for steps in STEPS:
-        here = [i for i, task in enumerate(tasks[1:]) if task.cell["steps"] == steps]
+        here = [i for i, task in enumerate(tasks) if task.cell["steps"] == steps]
         ratio = sum(through[i] for i in here) / sum(bare[i] for i in here)
         by_steps[str(steps)] = round(100 * (ratio - 1), 2)
-    rest = [t - sum(s) for t, s in zip(through, zip(*stages.values(), strict=True), strict=True)]
+    metrics = sum(stage["metrics"] for stage in stages)
+    rest = sum(through) - sum(sum(stage.values()) for stage in stages)
     return {
-        "name": f"overhead, embedded, {preset.num_samples} samples, T {','.join(map(str, STEPS))}",
+        "name": f"overhead, embedded, {samples} samples, T {','.join(map(str, STEPS))}",
         "cells": len(through),
         "seconds_a_cell": round(statistics.mean(through), 4),
         "seconds_pure": round(statistics.mean(bare), 4),
         "overhead_percent": round(100 * (sum(through) / sum(bare) - 1), 2),
         "overhead_percent_by_steps": by_steps,
-        "metrics_percent": round(100 * sum(metrics) / sum(bare), 2),
-        "leases_files_percent": round(100 * sum(rest) / sum(bare), 2),
+        "metrics_percent": round(100 * metrics / sum(bare), 2),
+        "leases_files_percent": round(100 * rest / sum(bare), 2),
         "metrics": list(METRICS),
     }
-
-
-def _checked(reply: Any) -> None:
-    if reply.kind != "done":
-        raise RuntimeError(f"a cell ended as {reply.kind}: {reply.error}")
-
-
-def _timing(store: Any, task: Any) -> dict[str, float]:
-    import json
-
-    return json.loads((store.cell(task.key) / "timing.json").read_text())["stages"]
 
 
 def command_lines() -> list[str]:
@@ -195,6 +171,12 @@ def command_lines() -> list[str]:
     return [name.removesuffix(".__main__") for name in found]
 
 
+def repeated(name: str, run: Callable[[], float], repeats: int) -> Row:
+    """A row of the median of `repeats` measurements."""
+    found = [round(run(), 3) for _ in range(repeats)]
+    return {"name": name, "seconds": statistics.median(found), "all": found}
+
+
 def help_row(module: str, repeats: int) -> Row:
     """Seconds until `--help` has been printed and the process has ended."""
 
@@ -205,66 +187,49 @@ def help_row(module: str, repeats: int) -> Row:
             raise RuntimeError(f"python -m {module} --help: exit code {done.returncode}")
 
     run()
-    found = [round(seconds_of(run), 3) for _ in range(repeats)]
-    return {"name": f"--help of {module}", "seconds": statistics.median(found), "all": found}
+    return repeated(f"--help of {module}", lambda: seconds_of(run), repeats)
+
+
+def seconds_until_there(words: list[str], pattern: str) -> float:
+    """Seconds from the start of a Python process until it has written a file like `pattern`.
+
+    words: FOLDER in them becomes the folder that is looked at. The process is then left to end.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *(word.replace("FOLDER", folder) for word in words)]
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with process:
+            while not any(Path(folder).glob(pattern)):
+                if process.poll() is not None and not any(Path(folder).glob(pattern)):
+                    code = process.returncode
+                    raise RuntimeError(f"{' '.join(command)}: exit code {code}, no image")
+                time.sleep(0.01)
+            return time.perf_counter() - start
 
 
 def first_image_row(repeats: int) -> Row:
     """Seconds from the start of a process to one image of the embedded transformer as a file."""
-
-    def run() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "image.png"
-            words = ["-m", "maskgit", "sample", "--class", "bag", "--output", str(out)]
-            return _until_there([sys.executable, *words], Path(folder), "image.png")
-
-    found = [round(run(), 3) for _ in range(repeats)]
-    return {
-        "name": "first image, python -m maskgit sample",
-        "seconds": statistics.median(found),
-        "all": found,
-    }
+    words = ["-m", "maskgit", "sample", "--class", "bag", "--output", "FOLDER/image.png"]
+    name = "first image, python -m maskgit sample"
+    return repeated(name, lambda: seconds_until_there(words, "image.png"), repeats)
 
 
 def first_cell_row(repeats: int) -> Row:
     """Seconds from the start of `ablate_schedule.py` to the first images of its first cell."""
-
-    def run() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            words = [str(ROOT / "experiments/ablate_schedule.py"), "--T", "4..6", "--out", folder]
-            words += ["--schedules", "cosine", "--metrics", "fid"]
-            command = [sys.executable, *words]
-            return _until_there(command, Path(folder), "cells/*/samples.npz")
-
-    found = [round(run(), 3) for _ in range(repeats)]
-    return {
-        "name": "first images of a grid, ablate_schedule.py",
-        "seconds": statistics.median(found),
-        "all": found,
-    }
-
-
-def _until_there(command: list[str], folder: Path, pattern: str) -> float:
-    """Seconds until a file of that name is in the folder; then the process is left to end."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not any(folder.glob(pattern)):
-            if process.poll() is not None and not any(folder.glob(pattern)):
-                raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}, no image")
-            time.sleep(0.01)
-        return time.perf_counter() - start
-    finally:
-        process.wait()
+    words = ["--T", "4..6", "--schedules", "cosine", "--metrics", "fid", "--out", "FOLDER"]
+    words.insert(0, str(ROOT / "experiments/ablate_schedule.py"))
+    name = "first images of a grid, ablate_schedule.py"
+    return repeated(name, lambda: seconds_until_there(words, "cells/*/samples.npz"), repeats)
 
 
 def full_row(name: str, flags: list[str], runs: Path) -> Row:
     """Minutes of a grid, report included."""
     folder = runs / re.sub(r"\W+", "-", name)
-    if folder.exists():
-        print(f"{folder}: there already, so this goes on and is not timed as one", file=sys.stderr)
-    words = ["experiments/ablate_schedule.py", *flags]
     began = folder.exists()
+    if began:
+        print(f"{folder} exists: its grid goes on and is not timed as a whole", file=sys.stderr)
+    words = ["experiments/ablate_schedule.py", *flags]
     command = [sys.executable, *words, "--out", str(folder)]
     seconds = seconds_of(lambda: subprocess.run(command, check=True, cwd=ROOT))
     cells = int(name.split()[0])
@@ -279,20 +244,22 @@ def full_row(name: str, flags: list[str], runs: Path) -> Row:
     return row
 
 
-def line(row: Row) -> tuple[str, str]:
-    """A row of the table."""
+def measured(row: Row) -> str:
+    """The cell of a row's result."""
     if "overhead_percent" in row:
         parts = f"metrics {row['metrics_percent']}, leases and files {row['leases_files_percent']}"
-        return row["name"], f"{row['overhead_percent']} % ({parts})"
-    if "minutes_of_399_estimated" in row:
-        whole = row["minutes_of_399_estimated"]
-        return row["name"], f"{row['minutes']} min; all 399 would take about {whole:g}"
+        return f"{row['overhead_percent']} % ({parts})"
     if "minutes" in row:
-        return row["name"], f"{row['minutes']} min"
+        whole = row.get("minutes_of_399_estimated")
+        more = f"; all 399 would take about {whole:g}" if whole else ""
+        return f"{row['minutes']} min{more}"
     if "cached_cells_per_second" in row:
-        per = f"{shown(row['cells_per_second'])} a second"
-        return row["name"], f"{per}, cached {shown(row['cached_cells_per_second'])}"
-    return row["name"], f"{row['seconds']:.2f} s"
+        rate, cached = row["cells_per_second"], row["cached_cells_per_second"]
+        return f"{shown(rate)} a second, cached {shown(cached)}"
+    return f"{row['seconds']:.2f} s"
+
+
+COLUMNS: Columns = {"what": lambda row: row["name"], "measured": measured}
 
 
 def targets(rows: list[Row]) -> list[str]:
@@ -319,26 +286,26 @@ def targets(rows: list[Row]) -> list[str]:
 
 def main() -> int:
     """Parse the flags, measure, print."""
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = runner.Parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="the rounds of make bench")
     parser.add_argument("--part", action="store_true", help="also a part of a whole grid")
     parser.add_argument("--full", action="store_true", help="also whole grids, very long")
     parser.add_argument("--only-grids", action="store_true", help="--part and --full, nothing else")
     parser.add_argument("--only-start-up", action="store_true", help="first image and --help only")
-    parser.add_argument("--runs", type=Path, default=None, help="folder of the grids")
-    parser.add_argument("--rounds", type=at_least_one, default=3, help="cells of each T")
-    parser.add_argument("--out", type=Path, default=None, help="result file, JSON")
+    parser.add_argument("--runs", type=Path, help="folder of the grids")
+    parser.add_argument("--rounds", type=runner.at_least_one, default=3, help="cells of each T")
+    parser.add_out()
     flags = parser.parse_args()
     grids = (PART if flags.part else {}) | (FULL if flags.full else {})
     if not grids and (flags.runs is not None or flags.only_grids):
-        fail("--runs and --only-grids: give --part or --full too")
-    results = Results("grid", "cpu", flags.out)
+        raise UsageError("--runs and --only-grids: give --part or --full too")
+    results = runner.Results("grid", "cpu", flags.out)
     rows: list[Row] = []
 
     def add(row: Row) -> None:
         rows.append(row)
         results.add(row)
-        print("  ".join(line(row)), file=sys.stderr)
+        print(f"{row['name']}: {measured(row)}", file=sys.stderr)
 
     if not flags.only_grids:
         repeats = 1 if flags.quick else 3
@@ -350,16 +317,14 @@ def main() -> int:
         add(first_cell_row(repeats))
         for module in command_lines():
             add(help_row(module, repeats))
-    if grids:
-        runs = flags.runs or Path(tempfile.mkdtemp(prefix="benchmark-grid-"))
+    with ExitStack() as stack:
         for name, words in grids.items():
+            runs = flags.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             add(full_row(name, words, runs))
-        if flags.runs is None:
-            shutil.rmtree(runs)
-    print(table([("what", "measured"), *map(line, rows)]))
+    print(runner.table(COLUMNS, rows))
     print("\n".join(targets(rows)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runner.run(main)

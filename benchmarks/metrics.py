@@ -21,19 +21,27 @@ Network features are computed once and kept in --cache (an hour for 50,000 colla
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also without an install
-
-from benchmarks.common import machine, write_json
+from benchmarks import runner
+from benchmarks.runner import Row
 
 DIM, PART, SIDE = 2048, 5000, 64
+COUNTS = {
+    "images": (10000,),
+    "collages": (10000, 50000),
+    "spectrum": (10000, 50000),
+    "white": (10000, 50000),
+}
 
 
 def pasted(images: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -109,16 +117,17 @@ def features_of(kind: str, n: int, which: int, cache: Path) -> np.ndarray:
     return np.concatenate(parts)[:n]
 
 
-def take_turns(functions: dict, repeats: int) -> tuple[dict, dict]:
+def beside(functions: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict, dict]:
     """Median seconds, wall-clock and of the processor, of each function; and its last result."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
     results = {}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start, used = time.perf_counter(), time.process_time()
-            results[name] = function()
-            times[name].append((time.perf_counter() - start, time.process_time() - used))
-    medians = {name: np.median(np.array(rows), axis=0) for name, rows in times.items()}
+
+    def timed(name: str) -> tuple[float, float]:
+        start, used = time.perf_counter(), time.process_time()
+        results[name] = functions[name]()
+        return time.perf_counter() - start, time.process_time() - used
+
+    turns = {name: (lambda name=name: timed(name)) for name in functions}
+    medians = {k: np.median(v, axis=0) for k, v in runner.take_turns(turns, repeats).items()}
     return {k: {"wall": float(v[0]), "processor": float(v[1])} for k, v in medians.items()}, results
 
 
@@ -136,7 +145,7 @@ def precision_recall_case(kind: str, n: int, repeats: int, cache: Path) -> dict:
 
     real, generated = (features_of(kind, n, which, cache) for which in (0, 1))
     tensors = torch.from_numpy(generated), torch.from_numpy(real)
-    seconds, results = take_turns(
+    seconds, results = beside(
         {
             "ours": lambda: precision_recall(real, generated),
             "torch-fidelity": lambda: calculate_precision_recall_part(*tensors),
@@ -158,15 +167,12 @@ def precision_recall_case(kind: str, n: int, repeats: int, cache: Path) -> dict:
 
 def memory_above_features(kind: str, n: int, cache: Path) -> float:
     """MiB by which a fresh process grows at most while it computes precision and recall."""
-    command = [sys.executable, __file__, "--peak", kind, str(n), "--cache", str(cache)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(run.stdout)
+    command = [__file__, "--peak", kind, "--n", str(n), "--cache", str(cache)]
+    return runner.in_fresh_process(command, limit=24 * 3600)
 
 
-def print_peak(kind: str, n: int, cache: Path) -> None:
-    """The fresh process of `memory_above_features`."""
-    import threading
-
+def peak_above_features(kind: str, n: int, cache: Path) -> float:
+    """What the fresh process of `memory_above_features` measures."""
     from eval.metrics.precision_recall import precision_recall
 
     def resident() -> int:
@@ -175,18 +181,19 @@ def print_peak(kind: str, n: int, cache: Path) -> None:
     real, generated = (features_of(kind, n, which, cache) for which in (0, 1))
     precision_recall(real[:2000], generated[:2000])  # what libraries allocate once
     before, done = resident(), threading.Event()
-    most = [before]
+    most = before
 
     def watch() -> None:
+        nonlocal most
         while not done.wait(0.002):
-            most[0] = max(most[0], resident())
+            most = max(most, resident())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     precision_recall(real, generated)
     done.set()
     watcher.join()
-    print(round((most[0] - before) / 2**20, 1))
+    return round((most - before) / 2**20, 1)
 
 
 def frechet_case(n: int, repeats: int, cache: Path) -> dict:
@@ -210,7 +217,7 @@ def frechet_case(n: int, repeats: int, cache: Path) -> dict:
         with clean_fid_with_any_scipy():
             return float(cleanfid.fid.frechet_distance(b.mean, b.cov, a.mean, a.cov))
 
-    seconds, results = take_turns(
+    seconds, results = beside(
         {
             "ours": lambda: frechet_distance(a.mean, a.cov, b.mean, b.cov, factor),
             "ours, nothing prepared": lambda: frechet_distance(a.mean, a.cov, b.mean, b.cov),
@@ -239,17 +246,8 @@ def frechet_case(n: int, repeats: int, cache: Path) -> dict:
     }
 
 
-def described() -> dict:
-    """What ran this."""
-    import scipy
-    import torch
-
-    versions = {"numpy": np.__version__, "scipy": scipy.__version__}
-    return {**machine(), "threads": torch.get_num_threads(), **versions}
-
-
-def line(case: dict) -> str:
-    """A case as a row of the table."""
+def measured(case: Row) -> str:
+    """A case as a line of the output."""
     seconds, faster = case["seconds"], case["times_faster"]
     theirs = "torch-fidelity" if "equal" in case else "scipy sqrtm"
     words = [
@@ -259,61 +257,55 @@ def line(case: dict) -> str:
         f"{faster['wall']:5.1f} x ({faster['processor']:.1f} x processor)",
     ]
     if "equal" in case:
-        words += [
-            "equal" if case["equal"] else "DIFFERENT",
-            f"{case['mib_above_features']:.0f} MiB",
-        ]
+        words.append("equal" if case["equal"] else "DIFFERENT")
+        words.append(f"{case['mib_above_features']:.0f} MiB")
     else:
         words.append(f"off by {case['relative_difference']['ours']:.1e}")
     return "  ".join(words)
 
 
+def parser() -> runner.Parser:
+    """The command line."""
+    found = runner.Parser(__doc__)
+    kinds = runner.several((*COUNTS, "frechet"))
+    found.add_argument("--quick", action="store_true", help="10,000 features only")
+    found.add_argument("--n", type=int, choices=(10000, 50000), help="only so many features")
+    found.add_argument("--kinds", type=kinds, default=["frechet", *COUNTS], help=", ".join(COUNTS))
+    found.add_argument("--repeats", type=runner.at_least_one, default=3, help="at 50,000 it is 1")
+    found.add_argument("--threads", type=runner.at_least_one, help="default: torch's")
+    found.add_argument("--cache", type=Path, default=Path("runs/benchmark-features"))
+    found.add_argument("--peak", metavar="KIND", help=argparse.SUPPRESS)
+    found.add_out()
+    return found
+
+
 def main() -> int:
     """Parse the flags, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="10,000 features only")
-    parser.add_argument("--n", type=int, choices=(10000, 50000), help="only so many features")
-    parser.add_argument("--kinds", default="", help="images,collages,spectrum,white; default all")
-    parser.add_argument("--repeats", type=int, default=3, help="turns at 10,000; 1 at 50,000")
-    parser.add_argument("--threads", type=int, default=0, help="default: torch's")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    parser.add_argument("--cache", type=Path, default=Path("runs/benchmark-features"))
-    parser.add_argument("--peak", nargs=2, metavar=("KIND", "N"), help=argparse.SUPPRESS)
-    flags = parser.parse_args()
-    every = {"images": [10000], "collages": [10000, 50000], "spectrum": [10000, 50000]}
-    every["white"] = [10000, 50000]
-    kinds = flags.kinds.split(",") if flags.kinds else list(every)
-    for kind in kinds:
-        if kind not in (*every, "frechet"):
-            print(f"error: --kinds {kind}: expected some of {', '.join(every)}", file=sys.stderr)
-            return 2
-    if flags.repeats < 1 or flags.threads < 0:
-        print("error: --repeats and --threads: expected 1 or more", file=sys.stderr)
-        return 2
-
+    flags = parser().parse_args()
+    import scipy
     import torch
 
     if flags.threads:
         torch.set_num_threads(flags.threads)
     if flags.peak:
-        print_peak(flags.peak[0], int(flags.peak[1]), flags.cache)
+        print(json.dumps(peak_above_features(flags.peak, flags.n, flags.cache)))
         return 0
-    result: dict = {"machine": described(), "load_before": os.getloadavg(), "cases": []}
+    versions = {"numpy": np.__version__, "scipy": scipy.__version__}
+    about = {**runner.machine(), "threads": torch.get_num_threads(), **versions}
+    result: dict[str, Any] = {"machine": about, "load_before": os.getloadavg(), "cases": []}
 
-    def add(case: dict) -> None:
+    def add(case: Row) -> None:
         result["cases"].append(case)
-        print(line(case), flush=True)
+        print(measured(case), flush=True)
         result["load_after"] = os.getloadavg()
         if flags.out:
-            write_json(flags.out, result)
+            runner.write_json(flags.out, result)
 
-    if not flags.kinds or "frechet" in kinds:
+    if "frechet" in flags.kinds:
         for n in (10000, 1000):
             add(frechet_case(n, flags.repeats, flags.cache))
-    for kind in kinds:
-        for n in every.get(kind, []):
+    for kind in flags.kinds:
+        for n in COUNTS.get(kind, ()):
             if n == flags.n or (not flags.n and (n == 10000 or not flags.quick)):
                 repeats = flags.repeats if n == 10000 else 1
                 add(precision_recall_case(kind, n, repeats, flags.cache))
@@ -321,4 +313,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runner.run(main)

@@ -2,9 +2,10 @@
 
     PYTHON benchmarks/peer_worker.py '{"contender": "official", "path": "...", ...}'
 
-Says one JSON line when it is ready; then every line `go` on stdin is answered by the seconds of a
-batch from labels to tokens, and `end` by the peak memory in MiB. The official code is a package
-called maskgit as well, so it cannot share a process with ours; and it may be another Python's.
+It prints one JSON line when it is ready. Then it answers every line `go` on stdin by the seconds of
+a batch from labels to tokens, and `end` by the peak memory in MiB. The official code is a package
+called maskgit as well, so it cannot share a process with ours; PYTHONPATH names its checkout, and
+the interpreter may be another Python's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ def official(sizes: Sizes) -> Ready:
     vocabulary for every position, cut to the codes. bfloat16: parameters in that type, in which
     flax then computes.
     """
-    sys.path.insert(0, sizes["path"])
     import flax
     import jax
     import jax.numpy as jnp
@@ -110,6 +111,7 @@ def open_muse(sizes: Sizes) -> Ready:
     sys.modules["muse"] = package
     import torch
     from muse.modeling_transformer import MaskGitTransformer
+    from torch.utils.flop_counter import FlopCounterMode
 
     model = MaskGitTransformer(
         vocab_size=sizes["num_codes"] + sizes["num_classes"] + 1,
@@ -133,8 +135,6 @@ def open_muse(sizes: Sizes) -> Ready:
         # It adds to the labels in place.
         return model.generate2(class_ids=labels.clone(), timesteps=sizes["steps"], temperature=4.5)
 
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(torch.zeros(len(labels), 1 + sizes["num_tokens"], dtype=torch.int64))
     count = sum(value.numel() for value in model.parameters())
@@ -143,35 +143,26 @@ def open_muse(sizes: Sizes) -> Ready:
 
 def ours(sizes: Sizes) -> Ready:
     """maskgit.decoding or maskgit.jax of this repository."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import torch
 
-    from benchmarks.sampling_case import Case, prepare
-    from benchmarks.work import full_flops
-    from maskgit.model.transformer import Transformer
-    from maskgit.presets import get_preset
-    from maskgit.training.stage2 import transformer_config
+    from benchmarks import sampling, work
 
-    case = Case(
-        sizes["size"],
-        sizes["steps"],
-        len(sizes["labels"]),
-        sizes["precision"],
-        backend="jax" if sizes["contender"] == "ours-jax" else "torch",
-        classes=sizes["classes"],
-    )
-    run, _ = prepare(case)
-    with torch.device("meta"):
-        model = Transformer(transformer_config(get_preset(sizes["size"])))
+    backend = "jax" if sizes["contender"] == "ours-jax" else "torch"
+    case = sampling.Case(sizes["size"], sizes["steps"], len(sizes["labels"]), sizes["precision"])
+    run, _ = sampling.prepare(replace(case, backend=backend, classes=sizes["classes"]))
+    model = sampling.build_transformer(sizes["size"], "meta")
     count = sum(value.numel() for value in model.parameters())
-    return run, count, full_flops(model.config, case.images, 1), {"torch": torch.__version__}
+    return run, count, work.full_flops(model.config, case.images, 1), {"torch": torch.__version__}
 
 
 CONTENDERS = {"official": official, "open-muse": open_muse, "ours": ours, "ours-jax": ours}
 
 
 def peak_mib() -> float:
-    """The most memory this process has held so far, as in benchmarks/common.py."""
+    """The most memory this process has held so far, as in benchmarks/runner.py.
+
+    The interpreter of a peer need not have our packages, so that it cannot be imported.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

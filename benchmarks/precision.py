@@ -14,24 +14,12 @@ from __future__ import annotations
 import copy
 import json
 import statistics
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also without an install
-
-from benchmarks.common import (
-    BenchmarkError,
-    Parser,
-    Results,
-    Row,
-    at_least_one,
-    fail,
-    in_fresh_process,
-    table,
-)
-from benchmarks.sampling import bfloat16_environment
+from benchmarks import runner
+from benchmarks.runner import Row
+from maskgit.common.errors import RunError, UsageError
 
 
 def measure(samples: int, steps: int, seeds: int) -> Row:
@@ -54,7 +42,7 @@ def measure(samples: int, steps: int, seeds: int) -> Row:
         num_samples=samples,
     )
     request = resolve(cells, ["fid"])
-    found: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    fid: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     equal = []
     with tempfile.TemporaryDirectory() as folder:
         computer = SamplerComputer(request, Path(folder))
@@ -63,64 +51,27 @@ def measure(samples: int, steps: int, seeds: int) -> Row:
             plain = make_task(request, cell).cell
             whole = computer.sampler(plain)
             half = copy.deepcopy(whole).to(torch.bfloat16)
-            tokens = {
-                "float32": sample_tokens(whole, plain),
-                "bfloat16": sample_tokens(half, plain),
-            }
-            equal.append(float(np.mean(tokens["float32"] == tokens["bfloat16"])))
+            tokens = [sample_tokens(model, plain) for model in (whole, half)]
+            equal.append(float(np.mean(tokens[0] == tokens[1])))
             name = plain["features"]
             extractor, real = computer.extractor(name), computer.real(name)
-            for precision, grid in tokens.items():
+            for values, grid in zip(fid.values(), tokens, strict=True):
                 features = extractor.extract_batches(computer.decode(grid, "torch"))
-                values, _ = metrics_of(["fid"], name, features, real)
-                found[precision].append(values["fid"]["value"])
-    differences = [b - a for a, b in zip(*found.values(), strict=True)]
+                values.append(metrics_of(["fid"], name, features, real)[0]["fid"]["value"])
+    differences = [b - a for a, b in zip(*fid.values(), strict=True)]
     return {
         "name": f"embedded cosine T={steps}, {samples} samples, {seeds} seeds",
         "samples": samples,
         "steps": steps,
         "equal_tokens": [round(value, 5) for value in equal],
-        "fid": {name: [round(value, 4) for value in values] for name, values in found.items()},
+        "fid": {name: [round(value, 4) for value in values] for name, values in fid.items()},
         "fid_difference": round(statistics.mean(differences), 4),
-        "fid_spread_float32": round(statistics.pstdev(found["float32"]), 4),
+        "fid_spread_float32": round(statistics.pstdev(fid["float32"]), 4),
     }
 
 
-def main() -> int:
-    """Parse the flags, measure in a fresh process, print."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=at_least_one, default=1000)
-    parser.add_argument("--T", type=at_least_one, default=12, help="iterations")
-    parser.add_argument("--seeds", type=at_least_one, default=3)
-    parser.add_argument("--here", action="store_true", help="in this process; prints JSON")
-    parser.add_argument("--out", type=Path, default=None, help="result file, JSON")
-    flags = parser.parse_args()
-    if flags.here:
-        print(json.dumps(measure(flags.samples, flags.T, flags.seeds)))
-        return 0
-    words: list[Any] = [
-        "--samples",
-        flags.samples,
-        "--T",
-        flags.T,
-        "--seeds",
-        flags.seeds,
-        "--here",
-    ]
-    try:
-        environment = bfloat16_environment("cpu")
-        row = in_fresh_process([__file__, *map(str, words)], environment=environment)
-    except BenchmarkError as error:
-        fail(str(error))
-    row["environment"] = environment
-    results = Results("precision", "cpu", flags.out)
-    results.add(row)
-    print(table([("what", "measured"), *lines(row)]))
-    return 0
-
-
 def lines(row: Row) -> list[tuple[str, str]]:
-    """What a row says, one line a number."""
+    """The numbers of a row, each with its name."""
     equal = statistics.mean(row["equal_tokens"])
     fid = {name: statistics.mean(values) for name, values in row["fid"].items()}
     return [
@@ -132,5 +83,29 @@ def lines(row: Row) -> list[tuple[str, str]]:
     ]
 
 
+def main() -> int:
+    """Parse the flags, measure in a fresh process, print."""
+    parser = runner.Parser(__doc__)
+    parser.add_argument("--samples", type=runner.at_least_one, default=1000)
+    parser.add_argument("--T", type=runner.at_least_one, default=12, help="iterations")
+    parser.add_argument("--seeds", type=runner.at_least_one, default=3)
+    parser.add_argument("--here", action="store_true", help="in this process; prints JSON")
+    parser.add_out()
+    flags = parser.parse_args()
+    if flags.here:
+        print(json.dumps(measure(flags.samples, flags.T, flags.seeds)))
+        return 0
+    words = [f"--samples={flags.samples}", f"--T={flags.T}", f"--seeds={flags.seeds}", "--here"]
+    try:
+        environment = runner.bfloat16_environment("cpu")
+        row = runner.in_fresh_process([__file__, *words], environment=environment)
+    except RunError as error:
+        raise UsageError(str(error)) from None
+    row["environment"] = dict(environment)
+    runner.Results("precision", "cpu", flags.out).add(row)
+    print(runner.text_table([("what", "measured"), *lines(row)]))
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    runner.run(main)

@@ -14,76 +14,45 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
+
+from benchmarks.runner import Row, peak_mib, seconds_of
+from maskgit.model import linear
+from maskgit.presets import TransformerShape
 
 COPY_MIB = 256
 SQUARE = {"cpu": 2048, "cuda": 8192}
 SECONDS = 0.25  # of each product in a round
+ROWS = 64, 8192  # the fewest and the most of a product, whatever the work has
 
 
 class Rates:
     """Products and a copy, timed round after round between the work they are compared with.
 
-    rows, width, mlp: sizes of the model's layer, rows being images times sequence length.
+    rows: of the layer's products, images times sequence length.
     """
 
-    def __init__(
-        self, dtype: torch.dtype, device: str, rows: int, width: int, mlp: int, seconds: float
-    ):
-        self.device, self.seconds = device, seconds
-        side = SQUARE["cpu" if device == "cpu" else "cuda"]
-        shapes = {
-            f"{side} x {side} x {side}": (side, side, side),
-            f"{rows} x {width} x {mlp}": (rows, width, mlp),
-            f"{rows} x {mlp} x {width}": (rows, mlp, width),
-        }
-        self._products: dict[str, tuple[int, Callable[[], object]]] = {}
+    def __init__(self, dtype: torch.dtype, device: str, rows: int, width: int, mlp: int):
+        square = SQUARE["cpu" if device == "cpu" else "cuda"]
+        self._work: dict[str, tuple[float, Callable[[], object]]] = {}
         with torch.inference_mode():
-            for name, (m, k, n) in shapes.items():
+            for m, k, n in ((square, square, square), (rows, width, mlp), (rows, mlp, width)):
                 x = torch.randn(m, k, dtype=dtype, device=device)
                 weight = torch.randn(n, k, dtype=dtype, device=device)
-                for library, product in libraries(x, weight).items():
-                    self._products[f"{name}, {library}"] = 2 * m * k * n, product
-            count = COPY_MIB * 2**20 // 4
-            source = torch.zeros(count, device=device)
-            target = torch.ones(count, device=device)
-        self._copy = lambda: target.copy_(source)
-        self._bytes = 2 * 4 * count
-        self.found: dict[str, list[float]] = {}
+                for library, product in products(x, weight).items():
+                    self._work[f"{m} x {k} x {n}, {library}"] = 2.0 * m * k * n, product
+            source = torch.zeros(COPY_MIB * 2**18, device=device)
+            target = torch.ones_like(source)
+        self._work["copy"] = 2.0 * COPY_MIB * 2**20, lambda: target.copy_(source)
+        self.found: dict[str, list[float]] = {name: [] for name in self._work}
 
     @torch.inference_mode()
     def measure(self) -> None:
-        """One round."""
-        for name, (operations, product) in self._products.items():
-            self._note(name, operations, product)
-        self._note("copy", self._bytes, self._copy)
-
-    def beside(self, run: Callable[[], object], repeats: int) -> tuple[list[float], float]:
-        """Seconds of each of so many calls, with a round before, between and after them; and the
-        median share of the threads' time that they used, well below 1 where others had the cores
-        or one thread did the work."""
-        found, used = [], []
-        for _ in range(repeats):
-            self.measure()
-            start, busy = time.perf_counter(), time.process_time()
-            run()
-            found.append(time.perf_counter() - start)
-            used.append((time.process_time() - busy) / found[-1] / torch.get_num_threads())
-        self.measure()
-        return found, statistics.median(used)
-
-    def _note(self, name: str, amount: int, run: Callable[[], object]) -> None:
-        run()
-        synchronise(self.device)
-        calls, start = 0, time.perf_counter()
-        while True:
-            run()
-            calls += 1
-            if self.device == "cpu" or calls % 16 == 0:
-                synchronise(self.device)
-                passed = time.perf_counter() - start
-                if passed >= self.seconds:
-                    break
-        self.found.setdefault(name, []).append(amount * calls / passed)
+        """Time every product and the copy once."""
+        for name, (amount, product) in self._work.items():
+            timer = Timer("f()", globals={"f": product}, num_threads=torch.get_num_threads())
+            seconds = timer.blocked_autorange(min_run_time=SECONDS).median
+            self.found[name].append(amount / seconds)
 
     def result(self) -> dict[str, Any]:
         """Medians over the rounds: GFLOP/s of each product, the best of them, GB/s of the copy."""
@@ -99,32 +68,58 @@ class Rates:
         }
 
 
-def libraries(x: torch.Tensor, weight: torch.Tensor) -> dict[str, Callable[[], object]]:
+def products(x: torch.Tensor, weight: torch.Tensor) -> dict[str, Callable[[], object]]:
     """x (m, k) times the transposed weight (n, k), through each library."""
-    from maskgit.model import linear
-
     found: dict[str, Callable[[], object]] = {"torch": lambda: torch.mm(x, weight.t())}
     if x.device.type == "cpu" and linear._ONEDNN:
         found["oneDNN"] = lambda: linear._product(x, weight, None)
     return found
 
 
-def synchronise(device: str) -> None:
-    """Wait for the work of a GPU; a CPU's is done."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+def timed(
+    run: Callable[[], object],
+    flops: float,
+    shape: TransformerShape,
+    rows: int,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    repeats: int,
+    warm: int = 1,
+) -> Row:
+    """What every row of a timed case has: seconds, rate, share of the matmul rate, memory.
 
+    Every round measures the machine's rates and then the work, so that a share compares what ran at
+    nearly the same time. flops: of one call of `run`. rows: of the products of a model's layer.
+    warm: calls before, of which the first compiles and warms caches. processor_share is the median
+    share of the threads' time that was used, well below 1 where other programs had the cores or one
+    thread did the work.
+    """
 
-def machine_rates(
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-    rows: int = 1028,
-    width: int = 768,
-    mlp: int = 3072,
-    rounds: int = 1,
-) -> dict[str, Any]:
-    """The result of a few rounds with nothing between them."""
-    rates = Rates(dtype, device, rows, width, mlp, SECONDS)
-    for _ in range(rounds):
+    def once() -> None:
+        run()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+
+    first, *_ = [seconds_of(once) for _ in range(warm)]
+    peak = peak_mib()  # before the products take memory of their own
+    rows = max(ROWS[0], min(rows, ROWS[1]))
+    rates = Rates(dtype, device, rows, shape.width, shape.mlp)
+    found, used = [], []
+    for _ in range(repeats):
         rates.measure()
-    return rates.result()
+        busy = time.process_time()
+        found.append(seconds_of(once))
+        used.append((time.process_time() - busy) / found[-1] / torch.get_num_threads())
+    rates.measure()
+    done, measured = flops / statistics.median(found) / 1e9, rates.result()
+    return {
+        "threads": torch.get_num_threads(),
+        "seconds": [round(value, 4) for value in found],
+        "first_call_seconds": round(first, 3),
+        "processor_share": statistics.median(used),
+        "gflops": done,
+        "share_of_matmul_rate": done / measured["matmul_gflops"],
+        "peak_mib": round(peak, 1),
+        "rates": measured,
+    }

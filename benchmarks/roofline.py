@@ -2,37 +2,60 @@
 
     python benchmarks/summary.py              # draws docs/performance-roofline.png, too
 
-Across: operations for each byte that has to move at the least (benchmarks/work.py: every operation
-reads its inputs and writes its outputs once). Up: operations a second. The roofs are the largest
-matmul rate and copy rate that any case of the result file measured for its type.
+Across: operations for each byte that has to move at the least, where every operation reads its
+inputs and writes its outputs once. Up: operations a second. The roofs are the largest matmul rate
+and copy rate that any case of the result file measured for its type.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.common import Row
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from benchmarks.runner import Row, atomic_write
+from benchmarks.sampling import PLAIN
+from maskgit.model.transformer import TransformerConfig
+from maskgit.presets import get_preset
+from maskgit.training.stage2 import transformer_config
 
 # Okabe and Ito's palette, which colour-blind readers tell apart.
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
+GREY, ROOFS = "#555555", {"float32": "#0072B2", "bfloat16": "#D55E00"}
 COLOURS = {
-    ("maskgit", "float32"): BLUE,
-    ("maskgit", "bfloat16"): ORANGE,
-    ("autoregressive", "float32"): GREEN,
-    ("autoregressive", "bfloat16"): PURPLE,
+    ("maskgit", "float32"): ROOFS["float32"],
+    ("maskgit", "bfloat16"): ROOFS["bfloat16"],
+    ("autoregressive", "float32"): "#009E73",
+    ("autoregressive", "bfloat16"): "#CC79A7",
 }
 LOW, END, HIGH = 0.5, 600.0, 7000.0  # operations for each byte: the axis, and the roofs' end
-APART = 1.2  # the labels' heights, one below the other
+APART = 1.2  # the factor between the heights of two labels
 SIZES = {"float32": 4, "bfloat16": 2}
+Point = tuple[str, str, float, float]  # label, colour, and the point
+
+
+def forward_bytes(config: TransformerConfig, images: int, length: int, size: int) -> int:
+    """Bytes that one forward moves at the least, if every operation reads and writes memory once.
+
+    length: positions of an image that are computed; size: of a number. The weights are read once
+    whatever the images are.
+    """
+    width, mlp, rows = config.width, config.mlp, images * length
+    layer = 4 * width**2 + 2 * width * mlp  # weights
+    # In and out of: three projections, attention, its projection, the perceptron; then two sums
+    # with their normalisations (two reads, one write each).
+    layer += rows * (width + 3 * width + 3 * width + width + 2 * width + 2 * (width + mlp))
+    layer += 2 * rows * 3 * width
+    head = width**2 + width * config.num_codes + rows * (2 * width + config.num_codes)
+    return size * (config.layers * layer + head)
 
 
 def intensity(row: Row) -> float:
     """Operations for each byte of a case."""
-    from benchmarks.work import forward_bytes
-    from maskgit.presets import get_preset
-    from maskgit.training.stage2 import transformer_config
-
     config = transformer_config(get_preset(row["size"]))
     size, images = SIZES[row["precision"]], row["images"]
     if row["sampler"] == "autoregressive":
@@ -40,44 +63,28 @@ def intensity(row: Row) -> float:
         step = forward_bytes(config, images, 1, size)
         kept = size * config.layers * images * 2 * config.width * (config.num_tokens + 1) / 2
         return row["gflop_full"] * 1e9 / (config.num_tokens * (step + kept))
-    forwards = row["forwards"] / images
     moved = forward_bytes(config, images, 1 + config.num_tokens, size)
-    return row["gflop"] * 1e9 / (forwards * moved)
+    return row["gflop"] * 1e9 / (row["forwards"] / images * moved)
 
 
-def chosen(rows: Sequence[Row]) -> list[Row]:
-    """The cases that the picture shows: eager torch, tokens only."""
-    return [
-        row
-        for row in rows
-        if (row["backend"], row["mode"], row["pixels"], row["classes"])
-        == ("torch", "eager", False, "distinct")
-    ]
+def point(row: Row) -> Point:
+    """A case in the picture."""
+    parallel = row["sampler"] == "maskgit"
+    what = f"T={row['steps']}" if parallel else "autoregressive"
+    # The baseline's filled-up rows are no work of use: its point is the work of the images.
+    used = 1.0 if parallel else row["gflop_full"] / row["gflop"]
+    label = f"{row['size']} x{row['images']} {what}"
+    colour = COLOURS[row["sampler"], row["precision"]]
+    return label, colour, intensity(row), row["gflops"] * used
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Write the picture as PNG."""
-    import os
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    shown = chosen(rows)
+    """Write the picture as PNG: eager torch, tokens only."""
+    shown = [row for row in rows if all(row[key] == value for key, value in PLAIN.items())]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.loglog()
     copy = max(row["rates"]["copy_gb_per_second"] for row in shown)
-    top = 0.0
-    entries: list[tuple[str, str, float, float]] = []  # label, colour, and the point
-    for precision, colour in (("float32", BLUE), ("bfloat16", ORANGE)):
-        rates = [r["rates"]["matmul_gflops"] for r in shown if r["precision"] == precision]
-        if rates:
-            roof = max(rates)
-            top = max(top, roof)
-            axes.plot([roof / copy, END], [roof] * 2, color=colour, linewidth=1.5)
-            entries.append((f"{precision} product, {roof:.0f} GFLOP/s", colour, END, roof))
+    top = max(row["rates"]["matmul_gflops"] for row in shown)
     axes.plot([LOW, top / copy], [LOW * copy, top], color=GREY, linewidth=1.5)
     axes.annotate(
         f"memory, {copy:.0f} GB/s",
@@ -87,15 +94,18 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         color=GREY,
         fontsize=9,
     )
-    for row in shown:
-        # The baseline's filled-up rows are no work of use: its point is the work of the images.
-        used = row["gflop_full"] / row["gflop"] if row["sampler"] != "maskgit" else 1.0
-        colour = COLOURS[row["sampler"], row["precision"]]
-        entries.append((label(row), colour, intensity(row), row["gflops"] * used))
-        axes.plot(*entries[-1][2:], "o", color=colour, markersize=6)
-    for (text, colour, x, y), height in column(entries):
+    points = [point(row) for row in shown]
+    for label, colour, x, y in points:
+        axes.plot(x, y, "o", color=colour, markersize=6, label=label)
+    for precision, colour in ROOFS.items():
+        rates = [r["rates"]["matmul_gflops"] for r in shown if r["precision"] == precision]
+        if rates:
+            roof = max(rates)
+            axes.plot([roof / copy, END], [roof] * 2, color=colour, linewidth=1.5)
+            points.append((f"{precision} product, {roof:.0f} GFLOP/s", colour, END, roof))
+    for (label, colour, x, y), height in column(points):
         axes.annotate(
-            text,
+            label,
             (x, y),
             xytext=(END * 1.3, height),
             color=colour,
@@ -103,36 +113,25 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "relpos": (0, 0.5)},
         )
-    axes.set_xlim(LOW, HIGH)
-    axes.set_ylim(2, 2 * top)
+    axes.set(xlim=(LOW, HIGH), ylim=(2, 2 * top), ylabel="GFLOP/s")
     axes.set_xlabel("operations for each byte that has to move")
-    axes.set_ylabel("GFLOP/s")
     axes.set_title("Sampling under the machine's own rates", fontsize=11, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
+    made = io.BytesIO()
     # No date and version inside, so that the same numbers give the same file.
-    figure.savefig(temporary, dpi=150, metadata={"Software": None})
+    figure.savefig(made, format="png", dpi=150, metadata={"Software": None})
     plt.close(figure)
-    os.replace(temporary, path)
+    atomic_write(path, made.getvalue())
 
 
-def label(row: Row) -> str:
-    """A case in a few words."""
-    words = [row["size"], f"x{row['images']}"]
-    words.append("autoregressive" if row["sampler"] != "maskgit" else f"T={row['steps']}")
-    return " ".join(words)
-
-
-def column(
-    entries: Sequence[tuple[str, str, float, float]],
-) -> list[tuple[tuple[str, str, float, float], float]]:
-    """Entries from the highest down, each with a height for its label that is clear of the others'.
+def column(points: Sequence[Point]) -> list[tuple[Point, float]]:
+    """Points from the highest down, each with a height for its label, clear of the others'.
 
     Heights are on a logarithmic axis, so that labels are a factor apart.
     """
     found = []
     height = float("inf")
-    for entry in sorted(entries, key=lambda entry: -entry[3]):
+    for entry in sorted(points, key=lambda entry: -entry[3]):
         height = min(entry[3], height / APART)
         found.append((entry, height))
     return found

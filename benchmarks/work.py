@@ -2,11 +2,10 @@
 
 Two counts of the same decoding:
 
-- done: what maskgit.decoding really computes. `Counted` listens to the transformer, and each
-  forward tells how many images and how many masked positions it was for, rows that fill products
-  up included.
+- done: what maskgit.decoding really computes, as torch's own counter sees it (`counted`), rows that
+  only fill products up included.
 - full: what the official loop computes, T forwards of every position with the head over the whole
-  vocabulary.
+  vocabulary (`full_flops`).
 
 Their ratio is what leaving out work saves, and a rate of `full` may lie above the matmul rate.
 Softmax, normalisation and noise are counted in neither.
@@ -14,130 +13,67 @@ Softmax, normalisation and noise are counted in neither.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from maskgit.jax.devices import program_batch
+from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.presets import Preset
+from maskgit.schedules import mask_counts
+from maskgit.training.cost import count_flops
 
 
-def layer_flops(config: TransformerConfig, length: int, rows: int | None = None) -> int:
-    """One layer of one image of `length` positions; after the attention of `rows` only."""
-    width, rest = config.width, length if rows is None else rows
-    attention = 2 * length * 3 * width**2 + 4 * length**2 * width
-    return attention + 2 * rest * (width**2 + 2 * width * config.mlp)
+def counted(model: Transformer, run: Callable[[], object]) -> tuple[int, int]:
+    """(operations of one call of `run`, forwards of one image in it)."""
+    forwards = 0
+
+    def count(layer: Any, inputs: tuple[torch.Tensor, ...], output: object) -> None:
+        nonlocal forwards
+        forwards += len(inputs[0])
+
+    hook = model.layers[0].register_forward_hook(count)
+    try:
+        with FlopCounterMode(display=False, custom_mapping=_onednn_products()) as counter:
+            run()
+    finally:
+        hook.remove()
+    return counter.get_total_flops(), forwards
 
 
-def forward_flops(config: TransformerConfig, images: int, rows: int, entries: int) -> int:
-    """One forward of so many images, the last layer and the head of `rows` positions in all.
+def _onednn_products() -> dict[Any, Any]:
+    """The product of maskgit.model.linear, which torch's counter does not know."""
 
-    entries: of the vocabulary, for which the head gives logits.
-    """
-    length = 1 + config.num_tokens
-    whole = layer_flops(config, length)
-    # The last layer's part before the rows are picked, then what the rows need.
-    last = images * layer_flops(config, length, 0)
-    last += rows * (layer_flops(config, length, 1) - layer_flops(config, length, 0))
-    head = 2 * rows * (config.width**2 + config.width * entries)
-    return images * (config.layers - 1) * whole + last + head
+    def flops(x: Any, *others: Any, out_shape: Any, **more: Any) -> int:
+        return 2 * x[-1] * math.prod(out_shape)
+
+    if not torch.backends.mkldnn.is_available():
+        return {}
+    return {torch.ops.mkldnn._linear_pointwise: flops}
 
 
 def full_flops(config: TransformerConfig, images: int, steps: int) -> int:
     """The official loop's work: every position, the whole vocabulary, in each iteration."""
-    rows = images * (1 + config.num_tokens)
-    return steps * forward_flops(config, images, rows, config.vocab_size)
-
-
-class Counted:
-    """Context in which a transformer's forwards are counted.
-
-    After it: `flops`, `forwards` (of one image each) and `rows` (positions the head was for).
-    """
-
-    def __init__(self, transformer: Transformer):
-        self.transformer, self.config = transformer, transformer.config
-        self.flops = self.forwards = self.rows = 0
-
-    def __enter__(self) -> Counted:
-        hidden: Callable[..., Any] = self.transformer.hidden
-        code_logits: Callable[..., Any] = self.transformer.code_logits
-        self._before = dict(self.transformer.__dict__)
-
-        def counting_hidden(tokens: Any, positions: Any = None) -> Any:
-            found = hidden(tokens, positions)
-            rows = found.numel() // self.config.width
-            self.forwards += len(tokens)
-            self.flops += forward_flops(self.config, len(tokens), rows, 0)
-            self.flops -= 2 * rows * self.config.width**2  # the head is counted where it runs
-            return found
-
-        def counting_head(states: Any) -> Any:
-            rows = states.numel() // self.config.width
-            width = self.config.width
-            self.rows += rows
-            self.flops += 2 * rows * (width**2 + width * self.config.num_codes)
-            return code_logits(states)
-
-        self.transformer.__dict__.update(hidden=counting_hidden, code_logits=counting_head)
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        for name in ("hidden", "code_logits"):
-            self.transformer.__dict__.pop(name)
-            if name in self._before:
-                self.transformer.__dict__[name] = self._before[name]
-
-
-def sampling_flops(
-    config: TransformerConfig, schedule: str, steps: int, images: int, classes: int
-) -> int:
-    """What decoding computes for images of so many classes, without the rows that only fill up."""
-    from maskgit.schedules import mask_counts
-
-    left = mask_counts(schedule, steps, config.num_tokens)
-    total = forward_flops(config, classes, classes * config.num_tokens, config.num_codes)
-    for step in range(1, steps):
-        rows = left[step - 1]
-        # An image with one token left waits for the last iteration.
-        if rows > 1 or step == steps - 1:
-            total += forward_flops(config, images, images * rows, config.num_codes)
-    return total
-
-
-def forward_bytes(config: TransformerConfig, images: int, length: int, size: int) -> int:
-    """Bytes that one forward moves at the least, if every operation reads and writes memory once.
-
-    length: positions of an image that are computed; size: of a number. The weights are read once
-    whatever the images are.
-    """
-    width, mlp, rows = config.width, config.mlp, images * length
-    layer = 4 * width**2 + 2 * width * mlp  # weights
-    # In and out of: three projections, attention, its projection, the perceptron; then two sums
-    # with their normalisations (two reads, one write each).
-    layer += rows * (width + 3 * width + 3 * width + width + 2 * width + 2 * (width + mlp))
-    layer += 2 * rows * 3 * width
-    head = width**2 + width * config.num_codes + rows * (2 * width + config.num_codes)
-    return size * (config.layers * layer + head)
+    with torch.device("meta"):
+        model = Transformer(config)
+        tokens = torch.zeros(images, 1 + config.num_tokens, dtype=torch.int64)
+    return steps * int(count_flops(lambda: model(tokens)))
 
 
 def jax_flops(config: TransformerConfig, images: int, steps: int) -> int:
     """What maskgit.jax computes: every position, the codes only; batches of a power of two."""
-    from maskgit.jax.devices import program_batch
-
-    filled = program_batch(images, 2**30)
-    rows = filled * (1 + config.num_tokens)
-    body = steps * forward_flops(config, filled, rows, 0)
-    body -= steps * 2 * rows * config.width**2
-    grid = filled * config.num_tokens
-    return body + steps * 2 * grid * (config.width**2 + config.width * config.num_codes)
+    with torch.device("meta"):
+        model = Transformer(config)
+        tokens = torch.zeros(program_batch(images, 2**30), 1 + config.num_tokens, dtype=torch.int64)
+    return steps * int(count_flops(lambda: model.forward_codes(tokens)))
 
 
-def decoder_flops(preset: Any) -> int:
+def decoder_flops(preset: Preset) -> int:
     """Pixels of one image from its tokens: the convolutions of the tokenizer's decoder."""
-    import torch
-
-    from maskgit.model.tokenizer import Tokenizer
-    from maskgit.training.cost import count_flops
-
     with torch.device("meta"):
         model = Tokenizer(preset.tokenizer)
         codes = torch.zeros(1, preset.tokenizer.code_dim, *preset.grid)
@@ -147,8 +83,35 @@ def decoder_flops(preset: Any) -> int:
 def autoregressive_flops(config: TransformerConfig, images: int, rows: int) -> int:
     """All N steps with the cache; every step's products have `rows` rows (images, filled up)."""
     width, length = config.width, config.num_tokens
-    products = config.layers * 2 * rows * (4 * width**2 + 2 * width * config.mlp)
+    layer = 2 * rows * (4 * width**2 + 2 * width * config.mlp)
     head = 2 * rows * (width**2 + width * config.num_codes)
     # Step i attends to i positions, the first to one.
     attention = config.layers * 4 * width * images * (length * (length + 1) // 2)
-    return length * (products + head) + attention
+    return length * (config.layers * layer + head) + attention
+
+
+def sampling_flops(
+    config: TransformerConfig, schedule: str, steps: int, images: int, classes: int
+) -> int:
+    """What decoding computes for images of so many classes, without rows that only fill up.
+
+    It equals `counted` (a test), for numbers of images that nobody could sample to count.
+    """
+    left = mask_counts(schedule, steps, config.num_tokens)
+    total = _forward_flops(config, classes, classes * config.num_tokens)
+    for step in range(1, steps):
+        rows = left[step - 1]
+        # An image with one token left waits for the last iteration.
+        if rows > 1 or step == steps - 1:
+            total += _forward_flops(config, images, images * rows)
+    return total
+
+
+def _forward_flops(config: TransformerConfig, images: int, rows: int) -> int:
+    """One forward of so many images, the last layer and the head of `rows` positions in all."""
+    width, length = config.width, 1 + config.num_tokens
+    attention = 2 * length * 3 * width**2 + 4 * length**2 * width  # of an image
+    position = 2 * (width**2 + 2 * width * config.mlp)  # the rest of a layer
+    head = 2 * (width**2 + width * config.num_codes)
+    layers = config.layers * attention + (config.layers - 1) * length * position
+    return images * layers + rows * (position + head)
