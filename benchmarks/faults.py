@@ -40,7 +40,9 @@ from experiments.engine.run.runner import Runner
 from experiments.engine.run.signals import Interrupted, Stopper
 from experiments.engine.store.lease import Leases
 from experiments.engine.store.store import Store
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
+from maskgit.common.files import write_json
 
 KINDS = ("worker", "runner", "group")
 
@@ -285,9 +287,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         found = soak(flags, Path(folder))
     print(words(found))
-    runner.write_json(flags.out, found)
+    write_json(flags.out, found, "--out")
     return 1 if any(found["cells"].values()) else 0
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

@@ -36,6 +36,7 @@ from typing import Any
 
 from benchmarks import runner
 from benchmarks.runner import ROOT, Columns, Row, seconds_of, shown, verdict
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 
 OVERHEAD, HELP_SECONDS, FIRST_IMAGE_SECONDS, FULL_MINUTES = 5.0, 1.0, 10.0, 30.0
@@ -327,4 +328,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

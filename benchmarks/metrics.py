@@ -34,6 +34,8 @@ import numpy as np
 
 from benchmarks import runner
 from benchmarks.runner import Row
+from maskgit.common.cli import exit_code
+from maskgit.common.files import write_json
 
 DIM, PART, SIDE = 2048, 5000, 64
 COUNTS = {
@@ -299,7 +301,7 @@ def main() -> int:
         print(measured(case), flush=True)
         result["load_after"] = os.getloadavg()
         if flags.out:
-            runner.write_json(flags.out, result)
+            write_json(flags.out, result, "--out")
 
     if "frechet" in flags.kinds:
         for n in (10000, 1000):
@@ -313,4 +315,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

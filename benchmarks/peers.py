@@ -38,6 +38,7 @@ from typing import Any
 from benchmarks import runner
 from benchmarks.runner import Columns, Row, number
 from benchmarks.sampling import PRECISIONS, SIZES, Case, labels_of
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import RunError, UsageError
 
 WORKER = Path(__file__).with_name("peer_worker.py")
@@ -281,4 +282,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

@@ -14,11 +14,13 @@ from __future__ import annotations
 import copy
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks import runner
 from benchmarks.runner import Row
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import RunError, UsageError
 
 
@@ -108,4 +110,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

@@ -18,8 +18,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.runner import Row, atomic_write
+from benchmarks.runner import Row
 from benchmarks.sampling import PLAIN
+from maskgit.common.files import atomic_write
 from maskgit.model.transformer import TransformerConfig
 from maskgit.presets import get_preset
 from maskgit.training.stage2 import transformer_config

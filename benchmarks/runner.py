@@ -23,7 +23,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from maskgit.common.errors import RunError, UsageError, one_line
+from maskgit.common.device import available_cores
+from maskgit.common.errors import RunError, UsageError
+from maskgit.common.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -84,16 +86,6 @@ def several(known: Sequence[str]) -> Callable[[str], list[str]]:
         return words
 
     return parse
-
-
-def run(main: Callable[[], int]) -> NoReturn:
-    """Run a command line; a UsageError is one line on stderr and exit code 2."""
-    try:
-        code = main()
-    except UsageError as error:
-        print(f"error: {one_line(error, 1000)}", file=sys.stderr)
-        code = 2
-    raise SystemExit(code)
 
 
 # Cases in fresh processes
@@ -218,7 +210,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     described = {
         "processor": names[0] if names else platform.processor(),
-        "cores": cores(),
+        "cores": available_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
@@ -235,13 +227,6 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {key: value for key, value in described.items() if value}
 
 
-def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def peak_mib() -> float:
     """The most host memory that this process has held so far, in MiB."""
     status = Path("/proc/self/status")
@@ -255,19 +240,6 @@ def peak_mib() -> float:
 
 
 # Result files
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON, as the committed result files are."""
-    atomic_write(path, f"{json.dumps(content, indent=1)}\n".encode())
 
 
 class Results:
@@ -309,7 +281,7 @@ class Results:
         else:
             self.rows.append(row)
         if self.out is not None:
-            write_json(self.out, self.content)
+            write_json(self.out, self.content, "--out")
 
 
 def rounded(row: Row) -> Row:

@@ -23,6 +23,7 @@ tried in a process of its own, and again with ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF1
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -30,6 +31,7 @@ from typing import Any
 
 from benchmarks import runner
 from benchmarks.runner import Columns, Row, number
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from maskgit.sampling.compiled import MODES
 
@@ -341,4 +343,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

@@ -20,7 +20,9 @@ from typing import Any
 
 from benchmarks import grid, peers, precision, runner, sampling, training
 from benchmarks.runner import RESULTS, ROOT, Row, shown
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
+from maskgit.common.files import atomic_write
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 PICTURE = "performance-roofline.png"
@@ -210,10 +212,10 @@ def main() -> int:
         return int(before != after)
     from benchmarks.roofline import draw
 
-    runner.atomic_write(flags.docs, after.encode())
+    atomic_write(flags.docs, after.encode())
     draw(files["sampling"]["rows"], flags.docs.with_name(PICTURE))
     return 0
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

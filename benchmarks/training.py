@@ -17,6 +17,7 @@ loss, whose network is a download; its convolutions are compared with a matrix p
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -26,6 +27,7 @@ from typing import Any
 from benchmarks import runner
 from benchmarks.runner import Columns, Row, number
 from benchmarks.sampling import PRECISIONS, SIZES
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 
 STAGES = ("tokenizer", "transformer", "autoregressive")
@@ -238,4 +240,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    sys.exit(exit_code(main))

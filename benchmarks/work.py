@@ -98,16 +98,16 @@ def sampling_flops(
     It equals `counted` (a test), for numbers of images that nobody could sample to count.
     """
     left = mask_counts(schedule, steps, config.num_tokens)
-    total = _forward_flops(config, classes, classes * config.num_tokens)
+    total = forward_flops(config, classes, classes * config.num_tokens)
     for step in range(1, steps):
         rows = left[step - 1]
         # An image with one token left waits for the last iteration.
         if rows > 1 or step == steps - 1:
-            total += _forward_flops(config, images, images * rows)
+            total += forward_flops(config, images, images * rows)
     return total
 
 
-def _forward_flops(config: TransformerConfig, images: int, rows: int) -> int:
+def forward_flops(config: TransformerConfig, images: int, rows: int) -> int:
     """One forward of so many images, the last layer and the head of `rows` positions in all."""
     width, length = config.width, 1 + config.num_tokens
     attention = 2 * length * 3 * width**2 + 4 * length**2 * width  # of an image

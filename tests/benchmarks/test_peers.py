@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.common import BenchmarkError
+from maskgit.common.errors import RunError
 from maskgit.model.transformer import Transformer
 from maskgit.presets import get_preset
 from maskgit.training.stage2 import transformer_config
@@ -95,7 +95,7 @@ def test_a_contender_that_ends_says_why(double, path, said):
             worker.turn()
             worker.turn()
 
-    with pytest.raises(BenchmarkError, match=said):
+    with pytest.raises(RunError, match=said):
         two_turns()
 
 
@@ -109,7 +109,7 @@ def test_other_parameters_or_other_work_are_refused(double):
     ):
         double(parameters, counted)
         with peers.Contender(sys.executable, told) as worker:
-            with pytest.raises(BenchmarkError, match=said):
+            with pytest.raises(RunError, match=said):
                 peers.check_work(worker, told)
             worker.close()
     double(peers.parameters_of(told), flops * 1.02)
@@ -123,7 +123,7 @@ def test_a_comparison_end_to_end_with_doubles(double, tmp_path, monkeypatch, cap
     double(peers.parameters_of(told), 1e9 * peers.full_gflop("embedded", 2, 1))
     checkout = tmp_path / "checkout"
     (checkout / "maskgit" / "libml").mkdir(parents=True)
-    (checkout / peers.INSIDE["official"]).touch()
+    (checkout / peers.FOREIGN["official"][1]).touch()
     out = tmp_path / "peers.json"
     words = f"--peer-path {checkout} --size embedded --images 2 --out {out}".split()
     monkeypatch.setattr(sys, "argv", ["peers.py", *words])

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import grid, precision, rates, sampling, sampling_case, training
-from benchmarks.sampling_case import Case
+from benchmarks import grid, precision, rates, sampling, training, work
+from benchmarks.sampling import Case
+from maskgit.presets import get_preset
+from maskgit.training.stage2 import transformer_config
 
 ONE = Case(steps=2, images=2, repeats=2, threads=1)
 
@@ -25,7 +27,7 @@ def quick_rates(monkeypatch):
 
 @pytest.mark.parametrize("sampler", ["maskgit", "autoregressive"])
 def test_a_row_of_sampling_follows_from_its_seconds(quick_rates, sampler):
-    row = sampling_case.measure(replace(ONE, sampler=sampler))
+    row = sampling.measure(replace(ONE, sampler=sampler))
     seconds = statistics.median(row["seconds"])
     assert row["images_per_second"] * seconds == pytest.approx(2, rel=0.01)
     assert row["tokens_per_second"] * seconds == pytest.approx(2 * 64, rel=0.01)
@@ -41,27 +43,24 @@ def test_a_row_of_sampling_follows_from_its_seconds(quick_rates, sampler):
 
 
 def test_pixels_are_work_too(quick_rates):
-    tokens, pixels = (sampling_case.measure(replace(ONE, pixels=p)) for p in (False, True))
+    tokens, pixels = (sampling.measure(replace(ONE, pixels=p)) for p in (False, True))
     more = pixels["gflop"] - tokens["gflop"]
     # One image of the embedded decoder, with the counter on the decoder itself.
-    from benchmarks.work import decoder_flops
-    from maskgit.presets import get_preset
-
-    assert more == pytest.approx(2 * decoder_flops(get_preset("embedded")) / 1e9, rel=1e-4)
+    assert more == pytest.approx(2 * work.decoder_flops(get_preset("embedded")) / 1e9, rel=1e-4)
     assert more > 0
 
 
 def test_the_random_network_gives_spread_out_logits():
-    model = sampling_case.build_transformer("embedded", "cpu")
+    model = sampling.build_transformer("embedded", "cpu")
     logits = model(torch.full((1, 65), model.config.mask_id))
     assert torch.isfinite(logits).all()
     assert logits.std() > 0.01
 
 
 def test_labels_are_distinct_or_one():
-    distinct = sampling_case.labels_of(Case(images=10), 10)
+    distinct = sampling.labels_of(Case(images=10), 10)
     assert len(set(distinct.tolist())) == 10
-    assert sampling_case.labels_of(Case(images=4, classes="one"), 10).tolist() == [0] * 4
+    assert sampling.labels_of(Case(images=4, classes="one"), 10).tolist() == [0] * 4
 
 
 def test_cases_are_every_combination_and_jax_is_float32_only():
@@ -133,17 +132,13 @@ def test_a_training_step_moves_the_weights(tmp_path):
 
 def test_training_takes_three_times_a_forward():
     """Backward has two products for each of the forward's."""
-    from benchmarks.work import forward_flops
-    from maskgit.presets import get_preset
-    from maskgit.training.stage2 import transformer_config
-
     preset = get_preset("embedded")
     config = transformer_config(preset)
     # The sequence has no mask, and its head is for the codes.
     causal = training.flops_of("autoregressive", preset)
     rows = config.num_tokens
     shorter = replace(config, num_tokens=rows - 1)
-    assert causal == pytest.approx(3 * forward_flops(shorter, 1, rows, config.num_codes), rel=0.03)
+    assert causal == pytest.approx(3 * work.forward_flops(shorter, 1, rows), rel=0.03)
 
 
 def test_the_same_weights_in_float32_twice_change_nothing(monkeypatch):

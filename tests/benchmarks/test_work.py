@@ -14,6 +14,8 @@ from maskgit.presets import get_preset
 from maskgit.sampling.autoregressive import generate_autoregressive
 from maskgit.training.stage2 import transformer_config
 
+ONEDNN = linear._ONEDNN
+BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 SMALL = TransformerConfig(
     num_codes=24, num_classes=5, num_tokens=16, width=32, layers=3, heads=2, mlp=48, dropout=0.0
 )
@@ -28,22 +30,29 @@ def counter(monkeypatch):
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [2, 2, 2], [4]])
-def test_counted_decoding_equals_torchs_counter(counter, labels):
+def test_counted_decoding_is_the_same_through_onednn_and_through_torch(counter, labels):
+    """The fixture leaves oneDNN and the fused attention out; without it both are used."""
     torch.manual_seed(0)
     model = Transformer(SMALL)
-    with work.Counted(model) as counted, counter:
+
+    def decode():
         generate(model, torch.tensor(labels), steps=5)
-    assert counted.flops == counter.get_total_flops()
-    assert counted.forwards == 5 * 4  # fewer images are filled up to 64 rows, four images of 17
+
+    with counter:
+        decode()
+    with pytest.MonkeyPatch.context() as patch, sdpa_kernel(list(BACKENDS)):
+        patch.setattr(linear, "_ONEDNN", ONEDNN)
+        flops, forwards = work.counted(model, decode)
+    assert flops == counter.get_total_flops()
+    assert forwards == 5 * 4  # fewer images are filled up to 64 rows, four images of 17
 
 
-def test_counting_leaves_the_transformer_as_it_was(counter):
+def test_counting_leaves_the_transformer_as_it_was():
     model = Transformer(SMALL)
     before = generate(model, torch.tensor([0, 1]), steps=3)
-    with work.Counted(model):
-        during = generate(model, torch.tensor([0, 1]), steps=3)
-    assert not {"hidden", "code_logits"} & set(model.__dict__)
-    assert torch.equal(before, during)
+    work.counted(model, lambda: generate(model, torch.tensor([0, 1]), steps=3))
+    assert not model.layers[0]._forward_hooks
+    assert torch.equal(before, generate(model, torch.tensor([0, 1]), steps=3))
 
 
 def test_full_work_is_whole_forwards_with_the_whole_vocabulary(counter):
@@ -88,7 +97,9 @@ def test_sampling_work_of_the_ablation_equals_what_decoding_does(monkeypatch):
     model = Transformer(SMALL)
     for schedule, steps in (("cosine", 6), ("logarithmic", 20), ("linear", 1)):
         labels = torch.arange(10) % 5
-        with work.Counted(model) as counted:
+
+        def decode(labels=labels, steps=steps, schedule=schedule):
             generate(model, labels, steps=steps, schedule=schedule, batch_size=4)
+
         expected = work.sampling_flops(SMALL, schedule, steps, images=10, classes=5)
-        assert counted.flops == expected
+        assert work.counted(model, decode)[0] == expected

@@ -7,16 +7,17 @@ import sys
 
 import pytest
 
-from benchmarks import common
+from benchmarks import runner
+from maskgit.common.errors import RunError, UsageError
 from tests.paths import ROOT
 
 
 def test_a_result_file_keeps_other_rows_and_replaces_one_of_the_same_name(tmp_path):
     out = tmp_path / "deep" / "result.json"
-    first = common.Results("x", "cpu", out)
+    first = runner.Results("x", "cpu", out)
     first.add({"name": "a", "value": 1})
     first.add({"name": "b", "value": 2})
-    second = common.Results("x", "cpu", out)
+    second = runner.Results("x", "cpu", out)
     second.add({"name": "a", "value": 3})
     content = json.loads(out.read_text())
     assert [(row["name"], row["value"]) for row in content["rows"]] == [("a", 3), ("b", 2)]
@@ -27,25 +28,23 @@ def test_a_result_file_keeps_other_rows_and_replaces_one_of_the_same_name(tmp_pa
 def test_a_result_file_of_another_machine_is_begun_anew(tmp_path, capsys):
     out = tmp_path / "result.json"
     out.write_text(json.dumps({"machine": {"processor": "abacus"}, "rows": [{"name": "old"}]}))
-    results = common.Results("x", "cpu", out)
+    results = runner.Results("x", "cpu", out)
     results.add({"name": "new"})
     assert [row["name"] for row in json.loads(out.read_text())["rows"]] == ["new"]
     assert "another machine" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_result_is_left_alone(tmp_path, capsys):
+def test_a_file_that_is_no_result_is_left_alone(tmp_path):
     out = tmp_path / "notes.json"
     out.write_text("dear diary")
-    with pytest.raises(SystemExit) as ended:
-        common.Results("x", "cpu", out)
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: --out {out}")
+    with pytest.raises(UsageError, match=f"^--out {out}"):
+        runner.Results("x", "cpu", out)
     assert out.read_text() == "dear diary"
 
 
 def test_turns_alternate_their_order():
     order = []
-    found = common.take_turns(
+    found = runner.take_turns(
         {name: lambda name=name: order.append(name) or float(len(order)) for name in "ab"}, 3
     )
     assert order == ["a", "b", "b", "a", "a", "b"]
@@ -64,43 +63,42 @@ def test_turns_alternate_their_order():
     ],
 )
 def test_numbers_are_shown_with_three_digits(value, text):
-    assert common.shown(value) == text
+    assert runner.shown(value) == text
 
 
 def test_verdicts_say_met_or_missed():
-    assert common.verdict("x", 0.8, 0.8) == "x: 0.8 (at least 0.8: met)"
-    assert common.verdict("x", 0.79, 0.8).endswith("missed)")
-    assert common.verdict("x", 4.9, 5, at_most=True) == "x: 4.9 (at most 5: met)"
-    assert common.verdict("x", 5.1, 5, at_most=True).endswith("missed)")
+    assert runner.verdict("x", 0.8, 0.8) == "x: 0.8 (at least 0.8: met)"
+    assert runner.verdict("x", 0.79, 0.8).endswith("missed)")
+    assert runner.verdict("x", 4.9, 5, at_most=True) == "x: 4.9 (at most 5: met)"
+    assert runner.verdict("x", 5.1, 5, at_most=True).endswith("missed)")
 
 
 def test_a_killed_process_is_told_by_its_signal():
-    with pytest.raises(common.BenchmarkError, match="killed by SIGILL"):
-        common.in_fresh_process(["-c", "import os, signal; os.kill(os.getpid(), signal.SIGILL)"])
+    with pytest.raises(RunError, match="killed by SIGILL"):
+        runner.in_fresh_process(["-c", "import os, signal; os.kill(os.getpid(), signal.SIGILL)"])
 
 
 def test_a_failed_process_is_told_by_its_last_line():
-    with pytest.raises(common.BenchmarkError, match=r"^no such thing$"):
-        common.in_fresh_process(["-c", "import sys; sys.exit('error: no such thing')"])
+    with pytest.raises(RunError, match=r"^no such thing$"):
+        runner.in_fresh_process(["-c", "import sys; sys.exit('error: no such thing')"])
 
 
 def test_advice_after_an_exception_is_not_the_reason():
     said = "Traceback ...\n  File ...\na.b.CompileError: no header\n\nSet DEBUG=1 for more\n"
-    assert common.reason_of(said) == "a.b.CompileError: no header"
+    assert runner.reason_of(said) == "a.b.CompileError: no header"
 
 
 def test_a_fresh_process_has_the_given_environment():
     code = "import json, os; print('noise'); print(json.dumps(os.environ['BENCH']))"
-    assert common.in_fresh_process(["-c", code], environment={"BENCH": "1"}) == "1"
+    assert runner.in_fresh_process(["-c", code], environment={"BENCH": "1"}) == "1"
 
 
 def test_peak_memory_is_the_processs_own_and_grows_with_what_it_holds():
-    code = (
-        "import sys; sys.path.insert(0, {root!r}); from benchmarks.common import peak_mib\n"
-        "x = b'1' * {size}; del x; print(peak_mib())"
-    )
+    code = "from benchmarks.runner import peak_mib\nx = b'1' * {size}; del x; print(peak_mib())"
     small, large = (
-        float(common.in_fresh_process(["-c", code.format(root=str(ROOT), size=size)]))
+        runner.in_fresh_process(
+            ["-c", code.format(size=size)], environment={"PYTHONPATH": str(ROOT)}
+        )
         for size in (2**20, 2**26)
     )
     # 63 MiB more; and nothing of this process, which holds hundreds.
@@ -111,7 +109,7 @@ def test_peak_memory_is_the_processs_own_and_grows_with_what_it_holds():
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "", "x", "1,,2", "٣"])
 def test_lists_of_numbers_refuse_what_is_none(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        common.numbers(text)
+        runner.numbers(text)
 
 
 @pytest.mark.parametrize(
