@@ -175,8 +175,7 @@ def run_cases(
         rows.append(row)
         results.add(row)
     if rows:
-        print(table(columns, rows))
-        print("\n".join(targets(results.rows)))
+        print("\n".join([table(columns, rows), *targets(results.rows)]))
     return code
 
 

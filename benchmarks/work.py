@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskgit.jax.devices import program_batch
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer, TransformerConfig
 from maskgit.presets import Preset
@@ -66,6 +65,8 @@ def full_flops(config: TransformerConfig, images: int, steps: int) -> int:
 
 def jax_flops(config: TransformerConfig, images: int, steps: int) -> int:
     """What maskgit.jax computes: every position, the codes only; batches of a power of two."""
+    from maskgit.jax.devices import program_batch  # jax would add to the memory of other cases
+
     with torch.device("meta"):
         model = Transformer(config)
         tokens = torch.zeros(program_batch(images, 2**30), 1 + config.num_tokens, dtype=torch.int64)

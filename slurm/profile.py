@@ -1,4 +1,4 @@
-"""Profiles: what a cluster wants to know about a job, in a TOML file with flat keys.
+"""Profiles: what a cluster has to know about a job, in a TOML file with flat keys.
 
 `--slurm a100` reads slurm/profiles/a100.toml of the package, or a100.toml in the folder that
 MASKGIT_BENCH_PROFILES names; `--slurm path/to/my.toml` reads that file. `--slurm-set time=04:00:00`
@@ -7,22 +7,28 @@ overrides a key.
 
 from __future__ import annotations
 
-import difflib
+import datetime
 import os
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from maskgit.common.cli import suggestion
 from maskgit.common.errors import UsageError
 
 FOLDER = Path(__file__).parent / "profiles"
 VARIABLE = "MASKGIT_BENCH_PROFILES"
-_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
+_UNLIMITED = ("0", "UNLIMITED", "INFINITE")
+# The forms of sbatch --time: what the numbers between the colons are.
+_TIMES = {
+    r"(?P<minutes>\d+)(:(?P<seconds>\d\d?))?",
+    r"(?P<hours>\d+):(?P<minutes>\d\d?):(?P<seconds>\d\d?)",
+    r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>\d\d?)(:(?P<seconds>\d\d?))?)?",
+}
+_MAY_BE_ZERO = ("gpus", "max_timeouts")
 
 
 @dataclass(frozen=True)
@@ -63,25 +69,31 @@ class Profile:
 
     @property
     def minutes(self) -> int:
-        """The time limit in whole minutes, at least 1."""
-        return max(1, -(-parse_time(self.time, "time") // 60))
+        """The time limit in whole minutes as sbatch rounds it, up; 0 for no limit."""
+        return -(-parse_time(self.time) // 60)
 
 
-def parse_time(text: str, name: str) -> int:
-    """Seconds of `90` (minutes), `HH:MM`, `HH:MM:SS` or `D-HH:MM:SS`.
+def parse_time(text: str) -> int:
+    """Seconds of a time limit in any form of sbatch; 0 for no limit.
+
+    The forms are MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS, UNLIMITED and 0.
 
     Raises:
-        UsageError: none of these, or no time at all.
+        UsageError: the text is none of these.
     """
-    match = _TIME.fullmatch(text)
-    if match:
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    else:
-        total = int(text) * 60 if text.isascii() and text.isdigit() else 0
-    if total <= 0:
-        raise UsageError(f"{name} {text}: expected minutes, HH:MM:SS or D-HH:MM:SS")
-    return total
+    if text.upper() in _UNLIMITED:
+        return 0
+    for form in _TIMES:
+        match = re.fullmatch(form, text, re.ASCII)
+        if match:
+            parts = {unit: int(number) for unit, number in match.groupdict("0").items()}
+            seconds = int(datetime.timedelta(**parts).total_seconds())
+            if seconds:
+                return seconds
+    raise UsageError(
+        f"time {text}: expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED, "
+        "as for sbatch"
+    )
 
 
 def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
@@ -103,7 +115,7 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
         if not equals:
             raise UsageError(f"--slurm-set {text}: expected KEY=VALUE, such as time=02:00:00")
         profile = _set(profile, key.strip(), _parsed(word.strip()), f"--slurm-set {text}")
-    parse_time(profile.time, "time")
+    parse_time(profile.time)
     return profile
 
 
@@ -133,40 +145,40 @@ def _find(name: str) -> Path:
 
 
 def _parsed(word: str) -> Any:
-    """A value as TOML reads it; what TOML does not know is a text."""
+    """A word of the command line as TOML reads it; any other word is a text.
+
+    So is a time: 08:00:00 is a time of day to TOML, and 16 may be the text of a key.
+    """
     try:
-        return tomllib.loads(f"value = {word}")["value"]
+        value = tomllib.loads(f"value = {word}")["value"]
     except tomllib.TOMLDecodeError:
         return word
+    return word if isinstance(value, datetime.date | datetime.time) else value
 
 
 def _set(profile: Profile, key: str, value: Any, where: str) -> Profile:
-    hints = typing.get_type_hints(Profile)
-    known = [f.name for f in fields(Profile) if f.name != "name"]
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-        raise UsageError(f"{where}: no key {key!r}; {meant}")
-    hint = hints[key]
-    if isinstance(hint, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if key == "time" and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if key == "setup":
+    kinds = {item.name: item.type for item in fields(Profile) if item.name != "name"}
+    if key not in kinds:
+        meant = suggestion(key, kinds) or f"; expected one of {', '.join(kinds)}"
+        raise UsageError(f"{where}: no key {key!r}{meant}")
+    kind = str(kinds[key]).removesuffix(" | None")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "str":
+        # TOML reads account = 12345 as a number and time = 08:00:00 as a time of day.
+        right, wanted = isinstance(value, str | datetime.time) or is_number, "a text"
+        value = str(value) if right else value
+    elif kind == "float":
+        right, wanted = is_number and value > 0, "a number above 0"
+    elif kind == "int":
+        least = 0 if key in _MAY_BE_ZERO else 1
+        right = is_number and isinstance(value, int) and value >= least
+        wanted = f"a whole number of at least {least}"
+    elif key == "setup":
         right = isinstance(value, list) and all(isinstance(line, str) for line in value)
         wanted, value = "a list of shell lines", tuple(value) if right else value
-    elif key == "environment":
+    else:
         right, wanted = isinstance(value, dict), "a table of texts"
         value = {name: str(text) for name, text in value.items()} if right else value
-    elif hint is float:
-        right, wanted = isinstance(value, int | float) and value > 0, "a number above 0"
-        right &= not isinstance(value, bool)
-    elif hint is int:
-        least = 0 if key in ("gpus", "max_timeouts") else 1
-        right = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        wanted = f"a whole number of at least {least}"
-    else:
-        right, wanted = isinstance(value, str), "a text"
     if not right:
         raise UsageError(f"{where}: {key} is {value!r}; expected {wanted}")
     return replace(profile, **{key: value})

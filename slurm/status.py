@@ -16,14 +16,13 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from slurm.submission import Submission, load_submission, submissions
-from slurm.watch import Pace, ShardStatus, collect
+from slurm.watch import EVERY, ShardStatus, clock, count_states, looks
 
 TAIL = 40  # lines of a log
 
@@ -42,11 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("shard", nargs="?", type=int, help="for logs: the shard's number")
     parser.add_argument("--submission", metavar="NAME", help="default: the newest")
     parser.add_argument("--follow", action="store_true", help="until no shard is in the queue")
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks")
+    parser.add_argument("--every", type=float, default=EVERY, help="seconds between two looks")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--failed", action="store_true", help="resubmit: cells that failed too")
     options = parser.parse_args(arguments)
-    try:
+
+    def run() -> int:
         submission = find(options.run, options.submission)
         if options.action == "logs":
             return _logs(submission, options.shard)
@@ -55,10 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.action == "resubmit":
             return _resubmit(options.run, options.failed)
         return _show(submission, options.follow, options.every, options.json)
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, BrokenPipeError):
+
+    try:
+        return exit_code(run, interrupted="")
+    except BrokenPipeError:
         return 130
 
 
@@ -79,48 +79,29 @@ def find(run: Path, name: str | None = None) -> Submission:
     return found[-1]
 
 
-def clock(seconds: float | None) -> str:
-    """1:02:03, or a dash."""
-    if seconds is None:
-        return "-"
-    whole = max(0, round(seconds))
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
 def table(submission: Submission, shards: list[ShardStatus]) -> str:
     """The status as plain text."""
-    head = ["shard", "state", "node", "done", "failed", "left", "img/s", "time left", "tries", ""]
-    rows = [head]
+    head = "shard", "state", "node", "done", "failed", "left", "img/s", "time left", "tries"
+    lines: list[tuple[str, ...]] = [head]
+    ends = [""]
     for s in shards:
         rate = "-" if s.images_per_second is None else f"{s.images_per_second:.1f}"
-        row = [str(s.number), s.state, s.node or "-", f"{s.done}/{s.cells}", str(s.failed)]
-        rows.append(
-            [
-                *row,
-                str(s.left),
-                rate,
-                clock(s.seconds_left),
-                str(s.attempt),
-                s.reason or s.last_line,
-            ]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
-    lines = [
-        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    ]
-    states = Counter(s.state for s in shards)
+        facts = (s.number, s.state, s.node or "-", f"{s.done}/{s.cells}", s.failed, s.left)
+        lines.append((*map(str, facts), rate, clock(s.seconds_left), str(s.attempt)))
+        ends.append(s.reason or s.last_line)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     done, cells = sum(s.done for s in shards), sum(s.cells for s in shards)
-    failed = sum(s.failed for s in shards)
-    summary = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     title = f"{submission.name}, job {submission.job or '-'}: {done}/{cells} cells done"
-    return "\n".join([f"{title}, {failed} failed; shards: {summary}", *lines])
+    title += f", {sum(s.failed for s in shards)} failed; shards: {count_states(shards)}"
+    padded = (
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=True)), end])
+        for line, end in zip(lines, ends, strict=True)
+    )
+    return "\n".join([title, *(line.rstrip() for line in padded)])
 
 
 def _show(submission: Submission, follow: bool, every: float, as_json: bool) -> int:
-    pace = Pace(submission)
-    while True:
-        shards = collect(submission, pace=pace)
+    for shards in looks(submission, every):
         if as_json:
             facts = {"name": submission.name, "job": submission.job, "run": str(submission.run)}
             print(json.dumps({**facts, "shards": [asdict(s) for s in shards]}), flush=True)
@@ -130,9 +111,7 @@ def _show(submission: Submission, follow: bool, every: float, as_json: bool) -> 
             print(table(submission, shards), flush=True)
         if not follow:
             return 0
-        if all(s.settled for s in shards):
-            return 0 if all(s.state == "done" for s in shards) else 1
-        time.sleep(every)
+    return 0 if all(s.state == "done" for s in shards) else 1
 
 
 def _logs(submission: Submission, shard: int | None) -> int:

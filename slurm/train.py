@@ -1,7 +1,8 @@
 """Training on SLURM, on several GPUs and nodes, through the same profiles as sweeps.
 
-python -m slurm.train --profile a100x8 -- transformer --preset imagenet256 --tokens tokens
-python -m slurm.train --profile a100x8 --set nodes=4 --set time=2-00:00:00 -- tokenizer --preset ...
+python -m slurm.train --slurm a100x8 -- transformer --preset imagenet256 --tokens tokens
+python -m slurm.train --slurm a100x8 --slurm-set nodes=4 --slurm-set time=2-00:00:00 -- \\
+    tokenizer --preset imagenet256 ...
 
 What stands behind -- is a command of maskgit.training. The profile's tasks_per_node processes start
 on each of its nodes, one a GPU. Before the time limit, and after a preemption or the death of a
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from slurm.job import write_state
 from slurm.profile import Profile, load_profile
@@ -122,7 +124,7 @@ def submit_training(
         UsageError: there is no SLURM here, or it refused the job.
     """
     if shutil.which("sbatch") is None:
-        raise UsageError("--profile: sbatch is not on this machine's PATH; log in to a submit host")
+        raise UsageError("--slurm: sbatch is not on this machine's PATH; log in to a submit host")
     folder = new_folder(runs)
     submission = Submission(
         folder=folder,
@@ -200,21 +202,25 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--profile", required=True, help="such as a100x8, or a TOML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    # --profile and --set are the names of former versions.
+    parser.add_argument(
+        "--slurm", "--profile", required=True, metavar="PROFILE", help="such as a100x8, or a file"
+    )
+    parser.add_argument("--slurm-set", "--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/training"), help="for logs")
     parser.add_argument("--wait", action="store_true", help="until the training has ended")
     parser.add_argument("--dry-run", action="store_true", help="say what would be asked for")
     given = sys.argv[1:] if arguments is None else arguments
     cut = given.index("--") if "--" in given else len(given)
     options, words = parser.parse_args(given[:cut]), given[cut + 1 :]
-    try:
+
+    def run() -> int:
         if not words or words[0] not in COMMANDS:
             raise UsageError(
                 f"{shlex.join(words) or 'no command'}: expected -- and one of "
                 f"{', '.join(COMMANDS)} with its flags"
             )
-        profile = load_profile(options.profile, options.set)
+        profile = load_profile(options.slurm, options.slurm_set)
         processes = profile.nodes * profile.tasks_per_node
         if options.dry_run:
             print(
@@ -226,12 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"submitted job {submission.job}, {processes} processes", file=sys.stderr)
         print(f"watch it:  tail -f {submission.folder}/{submission.job}_0_log.err", file=sys.stderr)
         return wait(submission) if options.wait else 0
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("the job goes on", file=sys.stderr)
-        return 130
+
+    return exit_code(run, interrupted="the job goes on")
 
 
 if __name__ == "__main__":

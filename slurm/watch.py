@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from maskgit.common.errors import UsageError
+from maskgit.common.files import read_json
 from slurm.submission import Submission
 
 LINE = 120  # characters of a last log line
+EVERY = 5.0  # seconds between two looks
+LINES_EVERY = 30.0  # seconds between two lines where the stream is no terminal
 
 # Final states of sacct in our words.
 ENDED = {
@@ -196,16 +202,87 @@ class Pace:
         return pace * sum(self.submission.costs.get(key, 0.0) for key in keys)
 
 
+def looks(submission: Submission, every: float = EVERY) -> Iterator[list[ShardStatus]]:
+    """The status of every shard, again and again until no shard is in the queue.
+
+    A controller that does not answer is waited for.
+    """
+    pace = Pace(submission)
+    while True:
+        shards = collect(submission, pace=pace)
+        yield shards
+        if all(shard.settled for shard in shards):
+            return
+        time.sleep(every)
+
+
+def follow(
+    submission: Submission, stream: TextIO = sys.stderr, every: float = EVERY
+) -> list[ShardStatus]:
+    """Show one line about all shards until none is in the queue; returns the last state.
+
+    Ctrl-C ends the watching and no job.
+    """
+    began, printed, shown = time.monotonic(), -LINES_EVERY, ""
+    live = stream.isatty()
+    shards: list[ShardStatus] = []
+    try:
+        for shards in looks(submission, every):
+            ended = all(shard.settled for shard in shards)
+            line, now = progress_line(shards), time.monotonic()
+            if live:
+                passed = f"\r\x1b[2K{line} | {clock(now - began)} passed"
+                print(passed, end="", file=stream, flush=True)
+            elif line != shown and (ended or now - printed >= LINES_EVERY):
+                print(line, file=stream, flush=True)
+                printed, shown = now, line
+    except KeyboardInterrupt:
+        said = "the jobs go on; see python -m slurm.status"
+        print(f"{chr(10) if live else ''}{said} {submission.run}", file=stream)
+        raise
+    finally:
+        if live:
+            print(file=stream)
+    return shards
+
+
+def progress_line(shards: Sequence[ShardStatus]) -> str:
+    """Cells, shards, images per second of those at work, time left at the pace so far."""
+    done, failed = sum(s.done for s in shards), sum(s.failed for s in shards)
+    text = f"{done}/{sum(s.cells for s in shards)} cells done, {failed} failed | "
+    text += f"shards: {count_states(shards)}"
+    running = [shard for shard in shards if shard.state == "running"]
+    rate = sum(shard.images_per_second or 0.0 for shard in running)
+    left = sum(shard.seconds_left or 0.0 for shard in shards)
+    if rate and left:
+        text += f" | {rate:.1f} images/s | {clock(left / len(running))} left"
+    return text
+
+
+def count_states(shards: Sequence[ShardStatus]) -> str:
+    """`3 done, 1 running`."""
+    states = Counter(shard.state for shard in shards)
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+
+
+def clock(seconds: float | None) -> str:
+    """1:02:03, or a dash."""
+    if seconds is None:
+        return "-"
+    whole = max(0, round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
 def _cell(submission: Submission, key: str) -> Path:
     return submission.run / "cells" / key
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return read_json(path)
+    except UsageError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def last_line(log: Path | None) -> str:

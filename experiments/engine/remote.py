@@ -158,7 +158,7 @@ def run_on_slurm(
     print("\n".join(watch_words(submission)), file=sys.stderr)
     if not options.wait:
         return 0
-    from slurm.follow import follow
+    from slurm.watch import follow
 
     shards = follow(submission, sys.stderr)
     print(build_report(run, report_folder))

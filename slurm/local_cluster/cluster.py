@@ -46,7 +46,6 @@ class LocalCluster:
             a socket (about 90 characters).
         nodes: virtual nodes n1, n2, ... on this machine.
         cpus: of each node.
-        max_array: MaxArraySize; SLURM's default is 1001.
         node_timeout: seconds until a silent node is down.
         forget_after: seconds until squeue forgets a job that has ended.
     """
@@ -57,12 +56,11 @@ class LocalCluster:
         *,
         nodes: int = 2,
         cpus: int = 2,
-        max_array: int = 1001,
         node_timeout: int = 10,
         forget_after: int = 300,
     ):
         self.folder = Path(os.path.abspath(folder))
-        self.nodes, self.cpus, self.max_array = nodes, cpus, max_array
+        self.nodes, self.cpus = nodes, cpus
         self.node_timeout, self.forget_after = node_timeout, forget_after
 
     @property
@@ -87,7 +85,7 @@ class LocalCluster:
             raise UsageError(f"{self.folder}: holds a cluster already; stop it first")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)  # munge insists that no other user can write on the way to its key
-        (self.folder / "state").mkdir(exist_ok=True)
+        self.forget_jobs()
         key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
@@ -96,7 +94,6 @@ class LocalCluster:
             nodes=self.nodes,
             cpus=self.cpus,
             memory=max(512, _memory() // self.nodes),
-            max_array=self.max_array,
             node_timeout=self.node_timeout,
             forget_after=self.forget_after,
         )
@@ -106,7 +103,7 @@ class LocalCluster:
         self._write_state({"nodes": self.nodes, "pids": {}})
         try:
             self._start_munge()
-            self.start_controller(fresh=True)
+            self.start_controller("-i")
             for number in range(1, self.nodes + 1):
                 self.start_node(number)
             self.wait_for_nodes(timeout=timeout)
@@ -123,7 +120,9 @@ class LocalCluster:
             time.sleep(0.5)
         for name in list(self._pids()):
             self._end(name, signal.SIGTERM)
-        _kill_stepds(self.folder)
+        for pid in self.job_processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         (self.folder / STATE).unlink(missing_ok=True)
 
     def start_node(self, number: int) -> None:
@@ -132,23 +131,14 @@ class LocalCluster:
         (self.folder / f"spool.{name}").mkdir(exist_ok=True)
         self._launch(name, [_which("slurmd"), "-D", "-N", name, "-f", self._conf])
 
-    def kill_node(self, number: int, jobs: bool = True) -> None:
-        """SIGKILL the slurmd of a node and, with `jobs`, all its job processes: a power cut."""
-        self._end(f"n{number}", signal.SIGKILL)
-        if jobs:
-            _kill_stepds(self.folder, f"n{number}")
+    def forget_jobs(self) -> None:
+        """Empty the controller's state, while it does not run: it numbers jobs from 1 again."""
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        (self.folder / "state").mkdir()
 
-    def start_controller(self, fresh: bool = False) -> None:
-        """Start slurmctld; with `fresh` it forgets all jobs and numbers them from 1 again."""
-        if fresh:
-            shutil.rmtree(self.folder / "state", ignore_errors=True)
-            (self.folder / "state").mkdir()
-        options = ["-i"] if fresh else []
+    def start_controller(self, *options: str) -> None:
+        """Start slurmctld; without state of an earlier one it needs `-i`."""
         self._launch("slurmctld", [_which("slurmctld"), "-D", *options, "-f", self._conf])
-
-    def kill_controller(self) -> None:
-        """SIGKILL slurmctld."""
-        self._end("slurmctld", signal.SIGKILL)
 
     def wait_for_nodes(self, state: str = "idle", timeout: float = 60.0) -> None:
         """Wait until all nodes are in `state` (a prefix of sinfo's word).
@@ -200,6 +190,34 @@ class LocalCluster:
         """Whether a daemon (munged, slurmctld, n1, ...) runs."""
         pid = self._pids().get(name)
         return pid is not None and _alive(pid)
+
+    def job_processes(self, node: str = "") -> list[int]:
+        """The processes of this cluster's jobs, or of those on one node.
+
+        The slurmstepd daemons come first: one that sees its job die would still tell the controller
+        that the job has failed, which nothing does when a machine loses its power. Daemons and jobs
+        carry the cluster's SLURM_CONF in their environment. SLURMD_NODENAME is in that of the jobs
+        only, whose parent the slurmstepd is.
+        """
+        conf = f"SLURM_CONF={self._conf}".encode()
+        daemons, parents = set[int](), dict[int, int]()
+        for proc in Path("/proc").iterdir():
+            if not proc.name.isdigit() or int(proc.name) == os.getpid():
+                continue
+            with contextlib.suppress(OSError):
+                variables = (proc / "environ").read_bytes().split(b"\0")
+                if conf not in variables:
+                    continue
+                if b"slurmstepd" in (proc / "cmdline").read_bytes().split(b" ")[0]:
+                    daemons.add(int(proc.name))
+                elif any(variable.startswith(b"SLURM_JOB_ID=") for variable in variables) and (
+                    not node or f"SLURMD_NODENAME={node}".encode() in variables
+                ):
+                    stat = (proc / "stat").read_text().rpartition(")")[2].split()
+                    parents[int(proc.name)] = int(stat[1])
+        if node:
+            daemons &= set(parents.values())
+        return [*sorted(daemons), *sorted(parents)]
 
     @property
     def _conf(self) -> str:
@@ -273,45 +291,3 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def _kill_stepds(folder: Path, node: str = "") -> None:
-    """SIGKILL the slurmstepd processes of this cluster (of one node), and what they started.
-
-    The daemons first: a slurmstepd that sees its job die would still tell the controller that the
-    job has failed, and nothing tells that when a machine loses its power. SLURM then finds out by
-    the node's silence, and requeues.
-    """
-    stepds, others = _job_processes(folder, node)
-    for pid in [*stepds, *others]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _job_processes(folder: Path, node: str) -> tuple[list[int], list[int]]:
-    """(slurmstepd processes, processes of their jobs) of this cluster, or of one of its nodes.
-
-    Both carry the cluster's SLURM_CONF in their environment. SLURMD_NODENAME is in that of the job
-    processes only, whose ancestor the slurmstepd is.
-    """
-    conf = f"SLURM_CONF={folder}/slurm.conf".encode()
-    stepds: set[int] = set()
-    jobs: dict[int, bool] = {}  # pid -> whether it is on the node
-    parents: dict[int, int] = {}
-    for proc in Path("/proc").iterdir():
-        if not proc.name.isdigit() or int(proc.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            variables = (proc / "environ").read_bytes().split(b"\0")
-            if conf not in variables:
-                continue
-            pid, words = int(proc.name), (proc / "cmdline").read_bytes()
-            stat = (proc / "stat").read_text().rpartition(")")[2].split()
-            parents[pid] = int(stat[1])
-            if b"slurmstepd" in words.split(b" ")[0]:
-                stepds.add(pid)
-            elif any(v.startswith(b"SLURM_JOB_ID=") for v in variables):
-                jobs[pid] = not node or f"SLURMD_NODENAME={node}".encode() in variables
-    if node:
-        stepds &= {parents[pid] for pid, here in jobs.items() if here}
-    return sorted(stepds), sorted(pid for pid, here in jobs.items() if here)

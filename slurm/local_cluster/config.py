@@ -32,7 +32,7 @@ SlurmdParameters=config_overrides
 AccountingStorageType=accounting_storage/none
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1
-MaxArraySize={max_array}
+MaxArraySize=1001
 MaxJobCount=10000
 JobRequeue=1
 ReturnToService=2
@@ -79,7 +79,6 @@ def slurm_conf(
     nodes: int,
     cpus: int,
     memory: int,
-    max_array: int,
     node_timeout: int,
     forget_after: int,
 ) -> str:
@@ -99,7 +98,6 @@ def slurm_conf(
         nodes=nodes,
         cpus=cpus,
         memory=memory,
-        max_array=max_array,
         node_timeout=node_timeout,
         forget_after=forget_after,
     )

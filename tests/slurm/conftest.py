@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm.local_cluster.cluster import LocalCluster, why_not
+from slurm.local_cluster.cluster import why_not
 from slurm.profile import load_profile
 from slurm.submission import take_snapshot
+from tests.slurm.faulty_cluster import FaultyCluster
 from tests.slurm.slurm_doubles import PATHS
 
 
@@ -18,7 +19,7 @@ def cluster():
     if reason:
         pytest.skip(f"no local SLURM: {reason}")
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # short, for munge's socket
-        running = LocalCluster(Path(folder), node_timeout=8, forget_after=60)
+        running = FaultyCluster(Path(folder), node_timeout=8, forget_after=60)
         running.start()
         try:
             yield running

@@ -88,7 +88,7 @@ def power_cut(cluster):
     for node in (1, 2):
         cluster.kill_node(node)
     cluster.kill_controller()
-    cluster.start_controller(fresh=True)
+    cluster.wipe_controller()
     for node in (1, 2):
         cluster.start_node(node)
     cluster.wait_for_nodes("idle")

@@ -44,7 +44,7 @@ def test_a_wiped_controller_numbers_jobs_from_1_again(cluster):
     first = cluster.run("sbatch", "-o", "/dev/null", "--wrap", "true").stdout.split()[-1]
     cluster.kill_controller()
     assert not cluster.alive("slurmctld")
-    cluster.start_controller(fresh=True)
+    cluster.wipe_controller()
     cluster.wait_for_nodes("idle")
     again = cluster.run("sbatch", "-o", "/dev/null", "--wrap", "true").stdout.split()[-1]
     assert again == "1"

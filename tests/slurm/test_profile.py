@@ -1,5 +1,7 @@
 """Profiles: what they hold, where they are found, one line for every mistake."""
 
+import math
+
 import pytest
 
 from maskgit.common.errors import UsageError
@@ -27,10 +29,33 @@ def test_overrides_and_own_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("1", 60), ("00:30", 1800), ("01:00:05", 3605), ("2-00:00:00", 172800)]
+    ("text", "seconds"),
+    [
+        ("90", 90 * 60),
+        ("30:00", 30 * 60),  # minutes and seconds, and no hours
+        ("00:30", 30),
+        ("01:00:05", 3605),
+        ("08:00:00", 8 * 3600),
+        ("1-12", 36 * 3600),
+        ("1-02:30", 26 * 3600 + 30 * 60),
+        ("2-00:00:00", 2 * 24 * 3600),
+        ("UNLIMITED", 0),
+        ("infinite", 0),
+        ("0", 0),
+    ],
 )
-def test_times(text, seconds):
-    assert parse_time(text, "time") == seconds
+def test_a_time_means_what_it_means_to_sbatch(text, seconds):
+    assert parse_time(text) == seconds
+    profile = load_profile("cpu", [f"time={text}"])
+    assert profile.time == text
+    assert profile.minutes == math.ceil(seconds / 60)
+
+
+def test_a_time_and_numbers_in_a_file_may_do_without_quotes(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("time = 08:00:00\naccount = 12345\n")
+    mine = load_profile(str(path), ["mem=16", "qos='high'"])
+    assert (mine.minutes, mine.account, mine.mem, mine.qos) == (480, "12345", "16", "high")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +68,9 @@ def test_times(text, seconds):
         ("cpu", ["time=soon"], "time soon: expected minutes"),
         ("cpu", ["gpus=-1"], "gpus is -1; expected a whole number of at least 0"),
         ("cpu", ["gpus=true"], "gpus is True"),
-        ("cpu", ["mem=16"], "mem is 16; expected a text"),
+        ("cpu", ["time=1:2:3:4"], "time 1:2:3:4: expected minutes"),
+        ("cpu", ["time=00:00"], "time 00:00: expected minutes"),
+        ("cpu", ["mem=true"], "mem is True; expected a text"),
         ("cpu", ["setup=x"], "a list of shell lines"),
         ("cpu", ["seconds_per_forward=0"], "a number above 0"),
     ],

@@ -38,8 +38,8 @@ def start(code, folder, name, slurm_train=True):
     words = [*flags.split(), "--steps", STEPS, "--checkpoint-every", 4, "--log-every", 1]
     words += ["--tokenizer", ZOO / "tokenizer", "--runs", name, "--out", f"{name}/out"]
     settings = ["tasks_per_node=2", "mem=3G", "time=10", "cpus=1"]
-    command = [sys.executable, "-m", "slurm.train", "--profile", "local", "--runs", name]
-    command += [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "slurm.train", "--slurm", "local", "--runs", name]
+    command += [word for setting in settings for word in ("--slurm-set", setting)]
     command = [*command, "--", *words]
     if not slurm_train:
         command = [sys.executable, "-m", "maskgit.training", *words, "--slurm=local"]

@@ -1,0 +1,28 @@
+"""The local cluster with what happens to a real one: power cuts, and controllers that forget."""
+
+import contextlib
+import os
+import signal
+
+from slurm.local_cluster.cluster import LocalCluster
+
+
+class FaultyCluster(LocalCluster):
+    """A cluster whose nodes and controller can be killed."""
+
+    def kill_node(self, number: int) -> None:
+        """SIGKILL the slurmd of a node and all its job processes: a power cut."""
+        name = f"n{number}"
+        self._end(name, signal.SIGKILL)
+        for pid in self.job_processes(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def kill_controller(self) -> None:
+        """SIGKILL slurmctld."""
+        self._end("slurmctld", signal.SIGKILL)
+
+    def wipe_controller(self) -> None:
+        """Start a slurmctld that knows of no job and numbers them from 1 again."""
+        self.forget_jobs()
+        self.start_controller("-i")
