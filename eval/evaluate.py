@@ -32,6 +32,7 @@ from eval.reference.files import (
     reference_extractors,
 )
 from eval.weights.files import weights_path
+from maskgit.common.device import resolve_device
 from maskgit.common.errors import Unavailable, UsageError
 
 KEEP = 50_000  # real features that a folder given as the reference keeps
@@ -147,7 +148,7 @@ def evaluate(
                 missing |= dict.fromkeys(needing, str(error))
                 group = [metric for metric in group if metric not in needing]
         if group:
-            settings = Settings(splits, k)
+            settings = Settings(splits, k, device=resolve_device(device))
             found, described = _measure_sets(
                 sets, name, real, settings, group, extractor, reading, error_bars, missing
             )

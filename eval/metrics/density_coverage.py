@@ -48,7 +48,7 @@ def _measure(
     samples: Features, reference: PreparedReference, settings: Settings
 ) -> dict[str, Entry]:
     real = reference.real_features("density-coverage", samples, settings)
-    manifold = prepared_manifold(reference, real, K, "density-coverage")
+    manifold = prepared_manifold(reference, real, K, "density-coverage", settings.device)
     density, coverage = density_coverage(manifold, samples.features, K)
     return {"density": {"value": density}, "coverage": {"value": coverage}}
 

@@ -31,11 +31,13 @@ class Settings:
         k: the neighbour that sets a ball's radius in precision and recall.
         equal_sizes: whether the metrics on balls take only as many real features as there are
             generated ones (the first, which are a random and class-balanced subset), or all.
+        device: torch device of the metrics on balls; changes no number.
     """
 
     splits: int | None = 10
     k: int = 3
     equal_sizes: bool = False
+    device: str = "cpu"
 
 
 class PreparedReference:

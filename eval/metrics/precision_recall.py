@@ -12,7 +12,7 @@ on blocks or threads. `eval/neighbours/search.py` says how most pairs are spared
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,6 @@ from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
-
-    from eval.neighbours.search import Cloud
 
 
 class Manifold:
@@ -39,7 +37,8 @@ class Manifold:
         features: (n, D), n > k.
         k, what: see above; what the features are called in an error.
         like: a manifold that will be compared with this one, which makes both faster and changes
-            no number.
+            no number; the device is taken from it.
+        device: torch device, which changes no number.
 
     Raises:
         UsageError: wrong shape, NaN or infinite values, k < 1, or fewer than k + 1 points.
@@ -51,6 +50,7 @@ class Manifold:
         k: int = 3,
         what: str = "features",
         like: Manifold | None = None,
+        device: str = "cpu",
     ) -> None:
         if k < 1:
             raise UsageError(f"precision/recall k={k}: at least 1 is needed")
@@ -62,10 +62,9 @@ class Manifold:
             )
         self.k = k
         if like is not None:
-            features = like._fitting(features)
-        from eval.neighbours.search import Cloud  # imports torch
-
-        self._cloud: Cloud = Cloud(features, None if like is None else like._cloud)
+            features, device = like._fitting(features), like.device
+        self.device: str = device
+        self._cloud: Any = make_cloud(features, None if like is None else like._cloud, device)
         self.radii = self._cloud.squared_radii(k)
 
     @property
@@ -90,10 +89,10 @@ class Manifold:
         """
         return self._cloud.counts_inside(self._asked(features), self.radii).numpy()
 
-    def _asked(self, features: np.ndarray | Manifold) -> np.ndarray | Cloud:
+    def _asked(self, features: np.ndarray | Manifold) -> Any:
         if isinstance(features, Manifold):
-            self._fitting(features.points[:1].numpy())
-            return features._cloud
+            points = self._fitting(features.points.numpy())
+            return features._cloud if features.device == self.device else points
         return self._fitting(check_features(features))
 
     def _fitting(self, features: np.ndarray) -> np.ndarray:
@@ -104,8 +103,16 @@ class Manifold:
         return features
 
 
+def make_cloud(features: np.ndarray, like: Any, device: str) -> Any:
+    """The search for neighbours among features: by bounds on a CPU, by all pairs elsewhere."""
+    from eval.neighbours.dense import DenseCloud
+    from eval.neighbours.search import Cloud
+
+    return Cloud(features, like) if device == "cpu" else DenseCloud(features, device)
+
+
 def precision_recall(
-    real: np.ndarray | Manifold, generated: np.ndarray, k: int = 3
+    real: np.ndarray | Manifold, generated: np.ndarray, k: int = 3, device: str = "cpu"
 ) -> tuple[float, float]:
     """Precision and recall, each in [0, 1].
 
@@ -113,12 +120,13 @@ def precision_recall(
         real: features (n, D), or their `Manifold` with the same k (prepared once for many calls).
         generated: features (m, D); m may differ from n.
         k: the neighbour that sets a ball's radius.
+        device: torch device, which changes no number; a manifold has its own.
 
     Raises:
         UsageError: wrong shapes, NaN or infinite values, or fewer than k + 1 points on a side.
     """
     if not isinstance(real, Manifold):
-        real = Manifold(real, k, "real features")
+        real = Manifold(real, k, "real features", device=device)
     elif real.k != k:
         raise UsageError(f"the real manifold was built with k={real.k}, asked for k={k}")
     fake = Manifold(generated, k, "generated features", like=real)
@@ -127,21 +135,21 @@ def precision_recall(
 
 
 def prepared_manifold(
-    reference: PreparedReference, real: np.ndarray, k: int, metric: str
+    reference: PreparedReference, real: np.ndarray, k: int, metric: str, device: str
 ) -> Manifold:
     """The manifold of a reference's features for a metric, computed once."""
 
     def make() -> Manifold:
-        return Manifold(real, k, "real features")
+        return Manifold(real, k, "real features", device=device)
 
-    return reference.once(f"manifold of {metric}", make, k, len(real))
+    return reference.once(f"manifold of {metric}", make, k, len(real), device)
 
 
 def _measure(
     samples: Features, reference: PreparedReference, settings: Settings
 ) -> dict[str, Entry]:
     real = reference.real_features("precision-recall", samples, settings)
-    manifold = prepared_manifold(reference, real, settings.k, "precision-recall")
+    manifold = prepared_manifold(reference, real, settings.k, "precision-recall", settings.device)
     precision, recall = precision_recall(manifold, samples.features, settings.k)
     return {"precision": {"value": precision}, "recall": {"value": recall}}
 

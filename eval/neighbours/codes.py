@@ -16,10 +16,11 @@ import functools
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from eval.neighbours.projection import BLOCK, EPS32, Side, full_float32, sum_rounding
+from eval.neighbours.projection import BLOCK, EPS32, Projected, full_float32, sum_rounding
 
 LARGEST = 127  # code
 GROUP = 32  # columns are filled up to a multiple of this
@@ -28,6 +29,7 @@ NEVER = 1e300  # closeness that no pair has
 DIGITS = 128  # columns at most for what depends on one point alone
 FAR = 1e-3  # share of points that need not fit into the grid
 SAMPLE = 512  # points that the grid is chosen by
+CROWDED = 0.03  # share of a block's pairs above which float64 for all costs less than each alone
 TINY = 1e-16  # more than float32 loses to underflow in a vector's length
 
 
@@ -47,8 +49,8 @@ class Grid:
     largest: int
 
     @classmethod
-    def for_points(cls, full: Side) -> Grid:
-        """The grid on which points of a side leave the shorter rest, or none without fast bytes."""
+    def for_points(cls, full: Projected) -> Grid:
+        """The grid on which these points leave the shorter rest, or none without fast bytes."""
         if not fast_bytes():
             return cls(1.0, None, 0)
         n, dim = full.inner.shape
@@ -85,7 +87,7 @@ class Grid:
 
 
 class Codes:
-    """Points of a side on a grid, or as they are.
+    """Projected points on a grid, or as they are.
 
     Attributes:
         values: int8 (n, width), or the coordinates.
@@ -94,7 +96,7 @@ class Codes:
         looseness: how far bounds are off, on the mean; to compare points in one frame.
     """
 
-    def __init__(self, full: Side, grid: Grid) -> None:
+    def __init__(self, full: Projected, grid: Grid) -> None:
         n = len(full.inner)
         width = full.inner.shape[1]
         if grid.mixers is not None:
@@ -115,7 +117,7 @@ class Codes:
         self.errors = (errors / grid.step).nan_to_num_(nan=torch.inf)
         self.looseness = float(self.errors.mean())
 
-    def _as_they_are(self, full: Side) -> None:
+    def _as_they_are(self, full: Projected) -> None:
         self.values, self.squares = full.inner, -2 * full.shift
         self.errors, self.looseness = torch.zeros_like(full.shift), float(full.slack.mean())
         beyond = ~full.norms.isfinite()  # of float32 in this frame: perhaps near to any other
@@ -266,3 +268,48 @@ def mixed(inner: Tensor, mixers: tuple[Tensor, Tensor] | None) -> Tensor:
     inner = torch.nn.functional.pad(inner, (0, len(first) * GROUP - inner.shape[1]))
     with full_float32():
         return (first @ (inner.view(-1, len(first), GROUP) @ second)).flatten(1)
+
+
+def pairs_within(
+    closeness: Tensor, groups: Tensor, reaches: list[Reach], last: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    """Rows and columns of pairs within any reach, rows in order; None if they are too many, unless
+    these bounds are the last.
+
+    `groups` holds at least the largest closeness of GROUP columns each: most need no second look.
+    """
+    least = functools.reduce(torch.minimum, [reach.of_groups() for reach in reaches])
+    flagged = groups >= least
+    # A share s of pairs touches about a share 1 - (1 - s)^GROUP of the groups.
+    most = 1 - (1 - CROWDED) ** GROUP
+    if not last and np.count_nonzero(flagged.numpy()) > most * flagged.numel():
+        return None
+    row, group = flagged.nonzero(as_tuple=True)
+    found = closeness.unflatten(1, (GROUP, -1))[row, :, group] >= least[row, group][:, None]
+    which, step = found.nonzero(as_tuple=True)
+    row, column = row[which], group[which] + groups.shape[1] * step
+    value, within = closeness[row, column], torch.zeros(len(row), dtype=torch.bool)
+    for reach in reaches:
+        within |= value >= reach.of(row, column)
+    return row[within], column[within]
+
+
+def lowest(closeness: Tensor) -> float:
+    return -torch.inf if closeness.is_floating_point() else LOWEST
+
+
+def best_of_groups(closeness: Tensor) -> Tensor:
+    """The largest of each GROUP of columns, (rows, columns / GROUP); a group's are equally far
+    apart."""
+    return closeness.unflatten(1, (GROUP, -1)).amax(dim=1)
+
+
+def best_columns(closeness: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Columns of about the `count` largest values of each row, all different; (rows, count)."""
+    if groups.shape[1] < 2 * count:
+        return closeness.topk(count, dim=1).indices
+    # The best of the best groups: topk of all columns is slow.
+    best = groups.topk(count, dim=1).indices
+    rows = torch.arange(len(closeness))[:, None]
+    values = closeness.unflatten(1, (GROUP, -1))[rows, :, best]
+    return best + groups.shape[1] * values.argmax(dim=2)

@@ -58,7 +58,7 @@ def as_points(features: np.ndarray) -> Tensor:
     return torch.from_numpy(features)
 
 
-class Side:
+class Projected:
     """Points as factors of a matrix of closeness,
 
         closeness(x, y) = inner(x)'inner(y) + shift(x) + shift(y)
@@ -101,8 +101,8 @@ def full_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def products(asked: Side, row: Tensor, cloud: Side, column: Tensor) -> Tensor:
-    """Closeness of pairs of points of two sides, as float64; the rows in order."""
+def products(asked: Projected, row: Tensor, cloud: Projected, column: Tensor) -> Tensor:
+    """Closeness of pairs of projected points, as float64; the rows in order."""
     if len(row) == 0:
         return torch.zeros(0, dtype=torch.float64)
     n, m = len(asked.inner), len(cloud.inner)
@@ -132,3 +132,11 @@ def squared_lengths(points: Tensor, row: Tensor, others: Tensor, column: Tensor)
         difference[:n].copy_(left[:n]).sub_(right[:n])
         result[part] = difference[:n].square_().sum(dim=1)
     return result
+
+
+def kth_of_rows(row: Tensor, values: Tensor, k: int | Tensor) -> Tensor:
+    """The k-th smallest of the values of each row; every row 0, 1, ... has at least k."""
+    order = values.argsort()
+    order = order[row[order].argsort(stable=True)]
+    counts = torch.bincount(row)
+    return values[order[counts.cumsum(0) - counts + k - 1]]

@@ -14,7 +14,6 @@ in float64.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +23,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.neighbours.codes import GROUP, LOWEST, NEVER, Codes, Columns, Grid, Reach
+from eval.neighbours.codes import (
+    NEVER,
+    Codes,
+    Columns,
+    Grid,
+    Reach,
+    best_columns,
+    best_of_groups,
+    lowest,
+    pairs_within,
+)
 from eval.neighbours.projection import (
     EPS64,
     Frame,
-    Side,
+    Projected,
     as_points,
     full_float32,
+    kth_of_rows,
     products,
     squared_lengths,
 )
@@ -39,7 +49,6 @@ BLOCK_BYTES = 128 * 2**20  # of closeness at most, all threads together
 BLOCK_ROWS = 256
 MOST_THREADS = 16
 PICKS = 2  # beyond k: near points that are measured first
-CROWDED = 0.03  # share of a block's pairs above which float64 for all costs less than each alone
 
 
 class Cloud:
@@ -61,12 +70,12 @@ class Cloud:
             if self._codes.looseness <= 2 * like._codes.looseness:
                 return
         self.frame = Frame.around(self.points)
-        self._full = Side(self.points, self.frame)
+        self._full = Projected(self.points, self.frame)
         self._codes = Codes(self._full, Grid.for_points(self._full))
 
     def _seen(self, points: Tensor) -> _Asked:
         """Points in this cloud's frame and grid."""
-        full = Side(points, self.frame)
+        full = Projected(points, self.frame)
         return _Asked(points, full, Codes(full, self._codes.grid))
 
     def _asked(self, features: np.ndarray | Cloud) -> _Asked:
@@ -99,21 +108,21 @@ class Cloud:
     ) -> Tensor | None:
         """Squared radii of a block of rows, or None where these bounds leave too many pairs
         (unless they are the last)."""
-        rows, lowest = block.rows, _lowest(closeness)
+        rows, least_close = block.rows, lowest(closeness)
         # A point is no neighbour of itself.
-        closeness[torch.arange(len(rows)), columns.places[rows]] = lowest
-        groups = _best_of_groups(closeness)
-        near = _best_columns(closeness, groups, min(k + PICKS, len(self.points) - 1))
+        closeness[torch.arange(len(rows)), columns.places[rows]] = least_close
+        groups = best_of_groups(closeness)
+        near = best_columns(closeness, groups, min(k + PICKS, len(self.points) - 1))
         row = torch.arange(len(rows)).repeat_interleave(near.shape[1])
         column = columns.ids[near.flatten()]
         least, most = self._halves(block, row, column, last)
         # The k-th of a few near ones is no nearer than the k-th of all. A radius of 0 cannot
         # shrink: asking for nothing keeps repeated images cheap.
-        limit = _kth_of_rows(row, most, k)
-        closeness.scatter_(1, near, lowest)
+        limit = kth_of_rows(row, most, k)
+        closeness.scatter_(1, near, least_close)
         reach = self._reach(block, columns, last, rows=limit)
         reach.base[limit <= 0] = NEVER
-        more = _pairs(closeness, groups, [reach], last)
+        more = pairs_within(closeness, groups, [reach], last)
         if more is None:
             return None
         more_row, more_column = more[0], columns.ids[more[1]]
@@ -124,11 +133,11 @@ class Cloud:
         least, most = torch.cat([least, more_least[within]]), torch.cat([most, more_most[within]])
         # The k-th is between the k-th lower and the k-th upper limit: what is certainly nearer
         # only counts.
-        nearer = most < _kth_of_rows(row, least, k)[row]
-        left = ~nearer & (least <= _kth_of_rows(row, most, k)[row])
+        nearer = most < kth_of_rows(row, least, k)[row]
+        left = ~nearer & (least <= kth_of_rows(row, most, k)[row])
         rank = k - torch.bincount(row[nearer], minlength=len(rows))
         row, column = row[left], column[left]
-        return _kth_of_rows(row, squared_lengths(self.points, rows[row], self.points, column), rank)
+        return kth_of_rows(row, squared_lengths(self.points, rows[row], self.points, column), rank)
 
     def _reach(
         self,
@@ -188,7 +197,7 @@ class Cloud:
         def find(rows: Tensor, last: bool = False) -> None:
             block = _Block(asked, rows)
             closeness = self._in_float64(block, columns) if last else bounds.closeness(rows)
-            groups = _best_of_groups(closeness)
+            groups = best_of_groups(closeness)
             reaches = [self._reach(block, columns, last, balls=squared_radii / unit)]
             if others_radii is not None:
                 limits = others_radii[rows] / unit
@@ -207,16 +216,16 @@ class Cloud:
                 if others_radii is not None:
                     covered[ids[held[1]]] = True
 
-            near = _best_columns(closeness, groups, min(4, len(self.points)))
+            near = best_columns(closeness, groups, min(4, len(self.points)))
             look(torch.arange(len(rows)).repeat_interleave(near.shape[1]), near.flatten())
             if last and others_radii is not None:
                 look(closeness.argmax(dim=0), torch.arange(len(columns)))
-            closeness.scatter_(1, near, _lowest(closeness))
+            closeness.scatter_(1, near, lowest(closeness))
             reaches[0].base[inside[rows]] = NEVER
             if others_radii is not None:
                 # Not by indices: other threads find more of them in the meantime.
                 reaches[1].bar[columns.places] = NEVER * covered.double()
-            pairs = _pairs(closeness, groups, reaches, last)
+            pairs = pairs_within(closeness, groups, reaches, last)
             if pairs is None:
                 find(rows, last=True)
             else:
@@ -235,7 +244,7 @@ class Cloud:
         def count(rows: Tensor) -> None:
             block, closeness = _Block(asked, rows), bounds.closeness(rows)
             reach = self._reach(block, columns, False, balls=halves)
-            pairs = _pairs(closeness, _best_of_groups(closeness), [reach])
+            pairs = pairs_within(closeness, best_of_groups(closeness), [reach])
             if last := pairs is None:
                 closeness = self._in_float64(block, columns)
                 # Nearer than any rounding explains is inside for certain.
@@ -247,7 +256,7 @@ class Cloud:
                 known[:, columns.places] = certain
                 closeness.masked_fill_(known, -torch.inf)
                 reach = self._reach(block, columns, last, balls=halves)
-                pairs = _pairs(closeness, _best_of_groups(closeness), [reach], last)
+                pairs = pairs_within(closeness, best_of_groups(closeness), [reach], last)
                 assert pairs is not None  # the last bounds always answer
             row, ball = pairs[0], columns.ids[pairs[1]]
             (held,) = self._within(block, row, ball, [squared_radii[ball]], last, strict=True)
@@ -307,7 +316,7 @@ class _Asked(NamedTuple):
     """Points in the frame and on the grid of the cloud that is asked about them."""
 
     points: Tensor
-    full: Side
+    full: Projected
     codes: Codes
 
 
@@ -353,56 +362,3 @@ class _Bounds:
             self._memory.buffer = buffer = torch.empty(size, dtype=dtype)
         closeness = buffer[:size].view(len(rows), len(self._columns))
         return self._columns.closeness(self._codes, rows, closeness)
-
-
-def _pairs(
-    closeness: Tensor, groups: Tensor, reaches: list[Reach], last: bool = False
-) -> tuple[Tensor, Tensor] | None:
-    """Rows and columns of pairs within any reach, rows in order; None if they are too many, unless
-    these bounds are the last.
-
-    `groups` holds at least the largest closeness of GROUP columns each: most need no second look.
-    """
-    least = functools.reduce(torch.minimum, [reach.of_groups() for reach in reaches])
-    flagged = groups >= least
-    # A share s of pairs touches about a share 1 - (1 - s)^GROUP of the groups.
-    most = 1 - (1 - CROWDED) ** GROUP
-    if not last and np.count_nonzero(flagged.numpy()) > most * flagged.numel():
-        return None
-    row, group = flagged.nonzero(as_tuple=True)
-    found = closeness.unflatten(1, (GROUP, -1))[row, :, group] >= least[row, group][:, None]
-    which, step = found.nonzero(as_tuple=True)
-    row, column = row[which], group[which] + groups.shape[1] * step
-    value, within = closeness[row, column], torch.zeros(len(row), dtype=torch.bool)
-    for reach in reaches:
-        within |= value >= reach.of(row, column)
-    return row[within], column[within]
-
-
-def _lowest(closeness: Tensor) -> float:
-    return -torch.inf if closeness.is_floating_point() else LOWEST
-
-
-def _best_of_groups(closeness: Tensor) -> Tensor:
-    """The largest of each GROUP of columns, (rows, columns / GROUP); a group's are equally far
-    apart."""
-    return closeness.unflatten(1, (GROUP, -1)).amax(dim=1)
-
-
-def _best_columns(closeness: Tensor, groups: Tensor, count: int) -> Tensor:
-    """Columns of about the `count` largest values of each row, all different; (rows, count)."""
-    if groups.shape[1] < 2 * count:
-        return closeness.topk(count, dim=1).indices
-    # The best of the best groups: topk of all columns is slow.
-    best = groups.topk(count, dim=1).indices
-    rows = torch.arange(len(closeness))[:, None]
-    values = closeness.unflatten(1, (GROUP, -1))[rows, :, best]
-    return best + groups.shape[1] * values.argmax(dim=2)
-
-
-def _kth_of_rows(row: Tensor, values: Tensor, k: int | Tensor) -> Tensor:
-    """The k-th smallest of the values of each row; every row 0, 1, ... has at least k."""
-    order = values.argsort()
-    order = order[row[order].argsort(stable=True)]
-    counts = torch.bincount(row)
-    return values[order[counts.cumsum(0) - counts + k - 1]]

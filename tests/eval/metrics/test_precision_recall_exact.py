@@ -11,7 +11,8 @@ from eval.metrics.precision_recall import Manifold, precision_recall
 from eval.neighbours import codes
 from eval.neighbours import search as neighbours
 from eval.neighbours.codes import Codes, Columns, Grid, Reach, fast_bytes
-from eval.neighbours.projection import EPS32, Frame, Side, products
+from eval.neighbours.dense import DenseCloud
+from eval.neighbours.projection import EPS32, Frame, Projected, products
 
 KINDS = {
     "decaying": lambda rng, x: x,
@@ -67,7 +68,7 @@ def with_grid(monkeypatch, coarseness: float | None) -> None:
     """Any grid, good or bad, instead of a chosen one; points without one stay as they are."""
     chosen = Grid.for_points
 
-    def grid(full: Side) -> Grid:
+    def grid(full: Projected) -> Grid:
         best = chosen(full)
         mixers = codes._mixers(-(-full.inner.shape[1] // 32) * 32)
         if coarseness is None or best.largest == 0:
@@ -90,12 +91,54 @@ def products_in(request, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_to_all_pairs(monkeypatch, products_in, kind, coarseness, crowded):
     with_grid(monkeypatch, coarseness)
-    monkeypatch.setattr(neighbours, "CROWDED", crowded)
+    monkeypatch.setattr(codes, "CROWDED", crowded)
     monkeypatch.setattr(neighbours, "BLOCK_BYTES", 4 * 160 * 50)  # several blocks
     real = cloud(1, 150, 40, kind).astype(np.float32)
     generated = cloud(2, 97, 40, kind).astype(np.float32)
     generated[:30] = real[40:70]
     assert_exact(real, generated, 3)
+
+
+@pytest.fixture
+def dense(monkeypatch):
+    """Every manifold is searched as on a GPU, in several blocks."""
+    monkeypatch.setattr(
+        "eval.metrics.precision_recall.make_cloud",
+        lambda features, like, device: DenseCloud(features, device),
+    )
+    monkeypatch.setattr("eval.neighbours.dense.BLOCK_PAIRS", 5000)
+    monkeypatch.setattr("eval.neighbours.dense.COLUMNS", 64)
+
+
+@pytest.mark.parametrize("crowded", [-1.0, 0.01, 2.0], ids=["all in float64", "default", "never"])
+@pytest.mark.parametrize("types", [("f4", "f4"), ("f8", "f4")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_pairs_on_a_device_give_the_same(monkeypatch, dense, kind, types, crowded):
+    monkeypatch.setattr("eval.neighbours.dense.CROWDED", crowded)
+    real, generated = cloud(1, 150, 40, kind), cloud(2, 97, 40, kind)
+    real, generated = real.astype(types[0]), generated.astype(types[1])
+    generated[:30] = real[40:70]
+    assert_exact(real, generated, 3)
+    assert_exact(generated, real, 1)
+
+
+def test_points_beyond_any_float32_are_outside_on_a_device_too(dense):
+    manifold = Manifold(cloud(4, 60, 5, "decaying"))
+    far = np.array([[1e30] * 5, [1e100] * 5, [-1e25, 0, 0, 0, 0]])
+    assert not manifold.contains(far).any()
+    assert (manifold.counts(far) == 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_gives_the_cpus_answers(kind):
+    real, generated = (cloud(seed, 3000, 256, kind).astype(np.float32) for seed in (1, 2))
+    generated[:300] = real[400:700]
+    assert precision_recall(real, generated, 3, "cuda") == precision_recall(real, generated, 3)
+    on_gpu = Manifold(real, 5, device="cuda")
+    np.testing.assert_array_equal(on_gpu.radii, Manifold(real, 5).radii)
+    np.testing.assert_array_equal(on_gpu.counts(generated), Manifold(real, 5).counts(generated))
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,7 +165,7 @@ def test_closeness_is_never_below_the_truth_nor_far_above(kind, scale):
     tensor = torch.from_numpy(points.astype(np.float32 if scale == 1 else np.float64))
     frame = Frame.around(tensor)
     truth = -torch.from_numpy(squared(tensor.numpy(), tensor.numpy())) / (2 * frame.scale**2)
-    full, row = Side(tensor, frame), torch.arange(400)
+    full, row = Projected(tensor, frame), torch.arange(400)
     pairs = row.repeat_interleave(400), row.repeat(400)
     excess = products(full, pairs[0], full, pairs[1]).view(400, 400) - truth
     assert excess.min() >= 0
@@ -138,7 +181,7 @@ def test_no_pair_within_its_limit_is_discarded_and_few_others_are_kept(
 ):
     """Limits are the true distances: each pair asks whether it is as near as it is."""
     points = torch.from_numpy(cloud(4, 333, 90, kind).astype(np.float32))
-    full = Side(points, Frame.around(points))
+    full = Projected(points, Frame.around(points))
     best = Grid.for_points(full)
     grid = best
     if best.largest:
@@ -178,7 +221,7 @@ def test_coordinates_are_mixed_where_a_few_vary_most_and_only_there(monkeypatch)
         # Uniform numbers: the grid's ends are the ends of what they can be.
         numbers = rng.uniform(-1, 1, size=(1500, 512)) * np.arange(1, 513) ** -decay
         points = torch.from_numpy(numbers.astype(np.float32))
-        grid = Grid.for_points(Side(points, Frame.around(points)))
+        grid = Grid.for_points(Projected(points, Frame.around(points)))
         assert (grid.mixers is not None) is expected
 
 
