@@ -21,9 +21,8 @@ import matplotlib.pyplot as plt
 from benchmarks.runner import Row
 from benchmarks.sampling import PLAIN
 from maskgit.common.files import atomic_write
-from maskgit.model.transformer import TransformerConfig
+from maskgit.model.config import TransformerConfig
 from maskgit.presets import get_preset
-from maskgit.training.stage2 import transformer_config
 
 # Okabe and Ito's palette, which colour-blind readers tell apart.
 GREY, ROOFS = "#555555", {"float32": "#0072B2", "bfloat16": "#D55E00"}
@@ -57,7 +56,7 @@ def forward_bytes(config: TransformerConfig, images: int, length: int, size: int
 
 def intensity(row: Row) -> float:
     """Operations for each byte of a case."""
-    config = transformer_config(get_preset(row["size"]))
+    config = get_preset(row["size"]).transformer_config
     size, images = SIZES[row["precision"]], row["images"]
     if row["sampler"] == "autoregressive":
         # A step computes one position of every image; keys and values of all before it are read.

@@ -94,9 +94,8 @@ def build_transformer(size: str, device: str, causal: bool = False) -> Any:
     from maskgit.model.causal import Autoregressive
     from maskgit.model.transformer import Transformer
     from maskgit.presets import get_preset
-    from maskgit.training.stage2 import transformer_config
 
-    config = transformer_config(get_preset(size))
+    config = get_preset(size).transformer_config
     with torch.device("meta"):
         model = Autoregressive(config) if causal else Transformer(config)
     model.to_empty(device=device)

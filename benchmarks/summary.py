@@ -120,10 +120,9 @@ def ablation_flops() -> tuple[float, float]:
     """Operations of the transformer and of the decoder in the paper's full ablation at 256x256."""
     from benchmarks.work import decoder_flops, sampling_flops
     from maskgit.presets import get_preset
-    from maskgit.training.stage2 import transformer_config
 
     preset = get_preset("imagenet256")
-    config = transformer_config(preset)
+    config = preset.transformer_config
     tokens = sum(
         sampling_flops(config, schedule, steps, SAMPLES, preset.num_classes)
         for schedule in preset.schedules

@@ -94,7 +94,7 @@ def build_stage(case: Case, folder: Path) -> Any:
     (preset, budget), rng = preset_of(case), np.random.default_rng(0)
     count = 2 * budget.batch_size
     if case.stage == "tokenizer":
-        from maskgit.training.feed import ArrayImages
+        from maskgit.data.source import ArrayImages
         from maskgit.training.stage1 import TokenizerStage
 
         side = preset.tokenizer_image_size or preset.image_size
@@ -109,9 +109,8 @@ def build_stage(case: Case, folder: Path) -> Any:
         return AutoregressiveStage(preset, data, None, None, accelerator, options)
     from maskgit.training.stage2 import TransformerStage
 
-    return TransformerStage(
-        preset, "cosine", data, None, None, accelerator, options, preset.min_mask_ratio
-    )
+    more = {"schedule": "cosine", "min_mask_ratio": preset.min_mask_ratio}
+    return TransformerStage(preset, data, None, None, accelerator, options, **more)
 
 
 def flops_of(stage: str, preset: Any) -> float:
@@ -127,11 +126,10 @@ def flops_of(stage: str, preset: Any) -> float:
     import torch
 
     from maskgit.model.causal import Autoregressive
-    from maskgit.training.stage2 import transformer_config
 
     shape = replace(preset.transformer, dropout=0.0)
     with torch.device("meta"):
-        model = Autoregressive(transformer_config(replace(preset, transformer=shape)))
+        model = Autoregressive(replace(preset, transformer=shape).transformer_config)
         labels = torch.zeros(1, dtype=torch.int64)
         tokens = torch.zeros(1, preset.num_tokens - 1, dtype=torch.int64)
     return cost.count_flops(lambda: model(labels, tokens).sum().backward())

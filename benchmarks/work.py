@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskgit.model.config import TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.presets import Preset
 from maskgit.schedules import mask_counts
 from maskgit.training.cost import count_flops

@@ -39,8 +39,9 @@ import torch
 from torch import Tensor
 
 from maskgit.common.errors import UsageError
+from maskgit.model.config import TransformerConfig
 from maskgit.model.linear import packed_weights
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.sampling.noise import gumbel, position_uniforms, prng_key
 from maskgit.schedules import mask_counts
 

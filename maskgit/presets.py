@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from maskgit.common.errors import UsageError
-from maskgit.data.fashion_mnist import CLASS_NAMES
-from maskgit.model.tokenizer import TokenizerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
 
+# Fashion-MNIST's classes, in its order.
+FASHION_CLASSES = (
+    *("T-shirt", "trousers", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
 # The seven functions of the paper's Table 3, from the most concave to the most convex.
 PAPER_SCHEDULES = ("exponential", "cubic", "square", "cosine", "linear", "sqrt", "logarithmic")
 
@@ -82,7 +86,10 @@ class Preset:
     schedules: tuple[str, ...] = field(default=PAPER_SCHEDULES)
     min_mask_ratio: float = 0.0  # lower bound of the mask ratio in training
     decoding_steps: int = 12  # T where no flag gives it
-    data: str = "fashion-mnist"  # or "imagefolder", a folder with one folder for each class
+    data: str = "fashion-mnist"  # kind of data, a name of maskgit.data.registry.DATA_SETS
+    ships: bool = False  # the weights come with the package, in maskgit/zoo, stored in float16
+    # Folder of training below runs/weights and runs/tokens; None: the preset's name.
+    runs_folder: str | None = None
     conditional: bool = True  # False: the data's classes are not used, every label is 0
     train_images: int = 60_000  # one epoch
     tokenizer_image_size: int | None = None  # side of stage 1's crops; None: image_size
@@ -117,6 +124,21 @@ class Preset:
         return self.tokenizer.channels
 
     @property
+    def transformer_config(self) -> TransformerConfig:
+        """The sizes of stage 2, which the autoregressive baseline shares."""
+        return TransformerConfig(
+            num_codes=self.num_codes,
+            num_classes=self.num_classes,
+            num_tokens=self.num_tokens,
+            **asdict(self.transformer),
+        )
+
+    @property
+    def augments(self) -> bool:
+        """Whether training sees other crops of an image in every epoch."""
+        return self.crop == "random-resized" or self.flip
+
+    @property
     def epochs(self) -> float:
         """Passes over the training images in stage 2."""
         budget = self.transformer_training
@@ -149,6 +171,8 @@ def embedded() -> Preset:
     """
     return Preset(
         name="embedded",
+        ships=True,
+        runs_folder="",
         num_classes=10,
         image_size=32,
         tokenizer=TokenizerConfig(
@@ -188,7 +212,7 @@ def embedded() -> Preset:
         cas_samples=4000,
         diversity_features="efficientnet-lite0",  # stands in for Inception, which does not ship
         rejection_classifier=None,  # fashion-resnet knows the classes, ResNet-50 does not
-        class_names=CLASS_NAMES,
+        class_names=FASHION_CLASSES,
     )
 
 

@@ -91,10 +91,10 @@ def find_held_out(preset: Preset, data: Path | None) -> HeldOut:
     if data is None:
         why = f"held-out images of {preset.name} do not ship: give --data FOLDER with val/CLASS/*"
         return HeldOut(MISSING, "no held-out images", why)
-    from maskgit.data.image_folder import open_folder
+    from maskgit.data.image_folder import open_split
 
     size = preset.image_size
-    folder = open_folder(preset, data, "val", size=size)
+    folder = open_split(preset, data, "val", size=size)
     chosen = _in_turn(folder.labels)[:IMAGES]
     folder.paths, folder.labels = [folder.paths[i] for i in chosen], folder.labels[chosen]
     sha = hashlib.sha256()

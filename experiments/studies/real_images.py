@@ -67,10 +67,10 @@ def real_images(preset: Preset, data: Path | None) -> RealImages:
         why = f"training images of {preset.name} do not ship: give --data FOLDER with train/CLASS/*"
         return RealImages("none", MISSING, why)
     from maskgit.common.errors import UsageError
-    from maskgit.data.image_folder import open_folder
+    from maskgit.data.image_folder import open_split
 
     try:
-        folder = open_folder(preset, data, "train", size=preset.image_size)
+        folder = open_split(preset, data, "train", size=preset.image_size)
     except UsageError as error:
         return RealImages("none", MISSING, plain_reason(error))
     sha = hashlib.sha256()
@@ -98,15 +98,14 @@ def validation_images(preset: Preset, data: Path | None, count: int) -> dict[str
 
 def _fashion(data: Path | None) -> RealImages:
     from maskgit.common.errors import UsageError
-    from maskgit.data.fashion_mnist import CACHE_FOLDER, DEBIAN_FOLDER, find_files, load_split
+    from maskgit.data.fashion_mnist import find_files, load_split
 
-    places = [data] if data else [DEBIAN_FOLDER, CACHE_FOLDER / "FashionMNIST" / "raw"]
-    for place in places:
-        try:
-            files = find_files("train", place)
-        except UsageError:
-            continue
-        images, labels = load_split("train", place)
+    try:
+        files = find_files("train", data, download=False)
+    except UsageError:
+        pass
+    else:
+        images, labels = load_split("train", data)
         sha256 = digest([file_sha256(file) for file in files])
         return RealImages(f"{len(labels)} training images", sha256, labels=labels, pixels=images)
     files = find_files("test", data)

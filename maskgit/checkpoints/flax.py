@@ -22,8 +22,9 @@ from torch import Tensor
 
 from maskgit.checkpoints.layout import Rule, tokenizer_rules, transformer_rules
 from maskgit.common.errors import UsageError
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer
 
 State = dict[str, Tensor]
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # flax.serialization's extension types

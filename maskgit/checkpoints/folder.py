@@ -26,8 +26,9 @@ from maskgit.common.errors import UsageError
 from maskgit.common.files import sha256_of
 from maskgit.common.records import check_file
 from maskgit.model.causal import Autoregressive
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer
 
 FORMAT = 1
 _KINDS = {

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskgit.model.tokenizer import TokenizerConfig
-from maskgit.model.transformer import TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,15 @@ MAX_BYTES = 256 * 2**20  # of a file: more is no image, or a bomb in an archive
 MAX_PIXELS = 2**27
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, ignore_alpha: bool = False) -> np.ndarray:
     """Read one image file as uint8 (H, W, 1) if it is grey, else (H, W, 3).
 
+    ignore_alpha: see `to_uint8`.
+
     Raises:
-        UsageError: as `decode_image`.
+        UsageError: as `read_bytes`, `open_image` and `to_uint8`.
     """
-    return decode_image(read_bytes(Path(path)), str(path))
+    return to_uint8(open_image(read_bytes(Path(path)), str(path)), str(path), ignore_alpha)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -92,8 +94,10 @@ def open_image(raw: bytes, name: str) -> Image:
         raise UsageError(f"{name}: not a readable image ({one_line(error)})") from error
 
 
-def to_uint8(image: Image, name: str) -> np.ndarray:
+def to_uint8(image: Image, name: str, ignore_alpha: bool = False) -> np.ndarray:
     """Pixels of a loaded image as uint8 (H, W, 1) if it is grey, else (H, W, 3).
+
+    ignore_alpha: take the colours of transparent pixels as the file has them.
 
     Raises:
         UsageError: transparent, floating point, or beyond 16 bits.
@@ -110,7 +114,7 @@ def to_uint8(image: Image, name: str) -> np.ndarray:
     try:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
-            if np.asarray(rgba)[..., 3].min() < 255:
+            if not ignore_alpha and np.asarray(rgba)[..., 3].min() < 255:
                 raise UsageError(f"{name}: has transparent pixels, put it on a background first")
             grey = image.mode in ("L", "LA", "La", "1")
             return np.asarray(rgba.convert("RGB"))[..., : 1 if grey else 3]

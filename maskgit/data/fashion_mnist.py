@@ -8,54 +8,20 @@ but training works offline.
 
 from __future__ import annotations
 
-import gzip
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import cache_folder
+from maskgit.common.idx import read_idx
+from maskgit.data.source import ArrayImages
+from maskgit.presets import Preset
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "zoo" / "fashion-mnist"
-CACHE_FOLDER = Path("~/.cache/maskgit-bench").expanduser()
 PREFIX = {"train": "train", "test": "t10k"}
-CLASS_NAMES = (
-    "T-shirt",
-    "trousers",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Read one IDX file of unsigned bytes (plain or gzipped), the format of MNIST.
-
-    Returns:
-        uint8 array with the shape the header declares.
-
-    Raises:
-        UsageError: the file is not IDX, is cut short, or does not hold unsigned bytes.
-    """
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        zero, kind, dims = struct.unpack(">HBB", raw[:4])
-        shape = struct.unpack(f">{dims}I", raw[4 : 4 + 4 * dims])
-    except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise UsageError(f"{path}: not a readable IDX file ({error})") from error
-    body = raw[4 + 4 * dims :]
-    if zero != 0 or kind != 8 or len(body) != int(np.prod(shape)):
-        raise UsageError(f"{path}: expected an IDX file of unsigned bytes, complete")
-    return np.frombuffer(body, np.uint8).reshape(shape)
+PADDING = 2  # pixels a side
 
 
 def _files_in(folder: Path, split: str) -> tuple[Path, Path] | None:
@@ -70,23 +36,29 @@ def _files_in(folder: Path, split: str) -> tuple[Path, Path] | None:
     return found[0], found[1]
 
 
+def _downloaded() -> Path:
+    return cache_folder() / "FashionMNIST" / "raw"
+
+
 def _download(split: str) -> tuple[Path, Path]:
     from torchvision.datasets import FashionMNIST
 
     try:
-        FashionMNIST(str(CACHE_FOLDER), train=split == "train", download=True)
+        FashionMNIST(str(cache_folder()), train=split == "train", download=True)
     except Exception as error:  # the reasons differ with the torchvision version
         raise UsageError(
             "Fashion-MNIST not found: give --data FOLDER with the four IDX files, install the "
             f"Debian package dataset-fashion-mnist, or go online (download failed: {error})"
         ) from error
-    files = _files_in(CACHE_FOLDER / "FashionMNIST" / "raw", split)
+    files = _files_in(_downloaded(), split)
     if files is None:
-        raise UsageError(f"{CACHE_FOLDER}: the download left no IDX files there")
+        raise UsageError(f"{_downloaded()}: the download left no IDX files there")
     return files
 
 
-def find_files(split: str, data: str | Path | None = None) -> tuple[Path, Path]:
+def find_files(
+    split: str, data: str | Path | None = None, download: bool = True
+) -> tuple[Path, Path]:
     """Where the images and labels of a split are, by the order in the module's docstring.
 
     Raises:
@@ -101,10 +73,12 @@ def find_files(split: str, data: str | Path | None = None) -> tuple[Path, Path]:
             )
         return files
     shipped = [SHIPPED_FOLDER] if split == "test" else []
-    for folder in (*shipped, DEBIAN_FOLDER, CACHE_FOLDER / "FashionMNIST" / "raw"):
+    for folder in (*shipped, DEBIAN_FOLDER, _downloaded()):
         files = _files_in(folder, split)
         if files is not None:
             return files
+    if not download:
+        raise UsageError(f"Fashion-MNIST: the {split} split is not on this machine")
     return _download(split)
 
 
@@ -124,8 +98,22 @@ def load_split(split: str, data: str | Path | None = None) -> tuple[np.ndarray, 
     if split not in PREFIX:
         raise UsageError(f"split {split!r}: expected train or test")
     image_file, label_file = find_files(split, data)
-    images, labels = read_idx(image_file), read_idx(label_file)
-    if images.ndim != 3 or labels.shape != images.shape[:1]:
+    images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
+    if labels.shape != images.shape[:1]:
         raise UsageError(f"{image_file}: {images.shape} images do not fit {labels.shape} labels")
-    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
+    sides = (PADDING, PADDING)
+    padded = np.pad(images, ((0, 0), sides, sides))[..., None]
     return padded, labels.astype(np.int64)
+
+
+def open_split(
+    preset: Preset, data: Path | None, split: str, *, size: int, seed: int = 0
+) -> ArrayImages:
+    """See maskgit.data.registry.open_split; "val" is the test split. There is one size only."""
+    name = {"train": "train", "val": "test"}[split]
+    return ArrayImages(*load_split(name, data), files=find_files(name, data))
+
+
+def about(images: int, crops: int | None = None) -> str:
+    """What a model card says of the data."""
+    return "Fashion-MNIST training split, 60,000 images (MIT licence, Zalando SE)"

@@ -13,13 +13,18 @@ epoch, number of the image): not from the worker that decodes it, the process, o
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from maskgit.common.errors import UsageError
+from maskgit.common.image_file import read_image
+from maskgit.data.source import ImageSource, spread
 from maskgit.presets import Preset
 
 SPLITS = ("train", "val")
@@ -42,6 +47,11 @@ class Augmentation:
         low, high = self.scale
         if not 0.0 < low <= high <= 1.0:
             raise UsageError(f"crop scale {self.scale}: expected 0 < lowest <= highest <= 1")
+
+    @property
+    def varies(self) -> bool:
+        """Whether an image is another one in another epoch."""
+        return self.crop == "random-resized" or self.flip
 
     def __call__(self, image: Any, seed: int, epoch: int, index: int) -> Any:
         """A PIL image of any size -> one of size x size, by the numbers of (seed, epoch, index).
@@ -66,10 +76,6 @@ class Augmentation:
                 image = F.hflip(image)
         return image
 
-    def describe(self) -> dict[str, Any]:
-        """For a file that says how tokens were made."""
-        return {**asdict(self), "scale": list(self.scale)}
-
 
 class ImageFolder:
     """One split of a data set: `labels` int64 (n,), and images decoded when they are asked for."""
@@ -91,8 +97,9 @@ class ImageFolder:
             UsageError: no such folder, no images, or not num_classes class folders.
         """
         self.folder = Path(root).expanduser() / split
+        self.name = str(self.folder)
         self.augmentation, self.seed = augmentation, seed
-        self.mode = {1: "L", 3: "RGB"}[channels]
+        self.channels = channels
         if not self.folder.is_dir():
             raise UsageError(
                 f"--data {root}: expected the folders {' and '.join(SPLITS)} in it, with one "
@@ -110,40 +117,57 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of the images, in their order."""
+        return [Path(path) for path in self.paths]
+
     def image(self, index: int, epoch: int = 0) -> np.ndarray:
         """Image `index` with the crop of `epoch`: uint8 (size, size, C).
 
         Raises:
             UsageError: the file is not a readable image; the message names it.
         """
-        from PIL import Image
-
-        path = self.paths[index]
-        try:
-            with Image.open(path) as file:
-                image = file.convert(self.mode)
-        except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ...
-            reason = " ".join(str(error).split())
-            raise UsageError(f"{path}: not a readable image ({reason})") from error
+        pixels = read_image(self.paths[index], ignore_alpha=True)
+        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+        image = image.convert({1: "L", 3: "RGB"}[self.channels])
         pixels = np.asarray(self.augmentation(image, self.seed, epoch, index))
         return pixels.reshape(*pixels.shape[:2], -1)
 
+    def some(self, count: int) -> np.ndarray:
+        """Images at even distances: the folder is sorted by class."""
+        return spread(len(self), count)
+
+    def settings(self) -> dict[str, Any]:
+        """See maskgit.data.source.ImageSource."""
+        augmentation = self.augmentation
+        names = (os.path.relpath(path, self.folder) for path in self.paths)
+        return {
+            "augmentation": {**asdict(augmentation), "scale": list(augmentation.scale)}
+            if augmentation.varies
+            else "center",
+            "size": augmentation.size,
+            "seed": self.seed,
+            "classes": self.classes,
+            "files_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        }
+
     def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
-        """Images uint8 (b, size, size, C); arguments as for a token source."""
+        """See maskgit.data.source.ImageSource."""
         epochs = np.broadcast_to(epoch, picked.shape)
         pairs = zip(picked.tolist(), epochs.tolist(), strict=True)
         return np.stack([self.image(i, e) for i, e in pairs])
 
 
-def open_folder(
-    preset: Preset, root: Path | None, split: str, *, size: int, seed: int = 0
+def open_split(
+    preset: Preset, data: Path | None, split: str, *, size: int, seed: int = 0
 ) -> ImageFolder:
-    """A split as a preset wants it: the train split augmented, the val split cropped centrally.
+    """See maskgit.data.registry.open_split: the train split is augmented, val cropped centrally.
 
-    Raises UsageError: no folder is given, it does not fit the preset, or the two splits have other
-    classes.
+    Raises:
+        UsageError: no folder is given, or it does not fit the preset.
     """
-    if root is None:
+    if data is None:
         raise UsageError(
             f"--data: the preset {preset.name} needs a folder with {' and '.join(SPLITS)}"
         )
@@ -151,7 +175,7 @@ def open_folder(
     if split == "train":
         augmentation = Augmentation(size, preset.crop, preset.crop_scale, preset.flip)
     return ImageFolder(
-        root,
+        data,
         split,
         augmentation,
         seed=seed,
@@ -161,12 +185,19 @@ def open_folder(
     )
 
 
-def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
-    """Raises UsageError where a class number would mean two things."""
+def about(images: int, crops: int | None = None) -> str:
+    """What a model card says of the data: of images, or of tokens with so many crops of each."""
+    if crops is None:
+        return f"image folder, {images:,} training images"
+    return f"image folder, {images:,} images, {crops} crop{'s' * (crops > 1)} of each, as tokens"
+
+
+def check_same_classes(train: ImageSource, val: ImageSource) -> None:
+    """Raises UsageError where a class number would mean two things in the two splits."""
     if train.classes != val.classes:
         odd = sorted(set(train.classes) ^ set(val.classes))[0]
         raise UsageError(
-            f"{val.folder}: not the classes of {train.folder} ({odd} is in one of them only)"
+            f"{val.name}: not the classes of {train.name} ({odd} is in one of them only)"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import output_file
+from maskgit.common.image_file import open_image, read_bytes, to_uint8
+from maskgit.data.registry import data_set
 from maskgit.presets import Preset
 from maskgit.sampling.editing import Box
 
@@ -72,8 +74,8 @@ def load_photo(path: Path, preset: Preset) -> Photo:
     """Read an image file for a preset's tokenizer: turned upright, on white where transparent.
 
     A photo that is not square is cut to its central square, one of another size is scaled
-    (bicubic); both are said on stderr. For `embedded` a 28x28 image is padded by 2 black pixels a
-    side, as its data are.
+    (bicubic); both are said on stderr. Where the preset's data are padded with black, an image of
+    their size before that is padded likewise (Fashion-MNIST: 28x28).
 
     Raises:
         UsageError: missing or not a readable image.
@@ -84,12 +86,13 @@ def load_photo(path: Path, preset: Preset) -> Photo:
         print(f"{path}: transparent pixels are put on white", file=sys.stderr)
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    if image.mode.startswith("I"):  # 16 bits of grey, which PIL would cut off, not scale
-        image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+    pixels = to_uint8(image, f"--input {path}")
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
     image = image.convert("L" if preset.channels == 1 else "RGB")
     size = image.height, image.width
-    if preset.name == "embedded" and size == (28, 28):
-        padded, offset, scale = ImageOps.expand(image, 2), (-2.0, -2.0), 1.0
+    padding = data_set(preset).padding
+    if padding and size == (preset.image_size - 2 * padding,) * 2:
+        padded, offset, scale = ImageOps.expand(image, padding), (-float(padding),) * 2, 1.0
     else:
         padded, offset, scale = _square(image, preset.image_size, Image.Resampling.BICUBIC)
         if size != padded.size:
@@ -105,30 +108,15 @@ def load_photo(path: Path, preset: Preset) -> Photo:
 
 def write_png(image: np.ndarray, path: Path) -> Path:
     """Write uint8 (H, W, C) as a PNG, whole or not at all. Raises UsageError if it cannot be."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "xb") as file:
-            Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UsageError(f"--output {path}: cannot be written ({error.strerror})") from None
+    with output_file(path, "--output") as file:
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "PNG")
     return path
 
 
 def _open(path: Path, flag: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except FileNotFoundError:
-        raise UsageError(f"{flag} {path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{flag} {path}: not a readable image ({reason})") from None
+    if not path.exists():
+        raise UsageError(f"{flag} {path}: no such file")
+    return open_image(read_bytes(path), f"{flag} {path}")
 
 
 def _square(

@@ -23,7 +23,7 @@ from maskgit.decoding import _begin, _check_integer, _Settings
 from maskgit.jax.devices import batches, program_batch, replicate, split
 from maskgit.jax.noise import gumbel, position_uniforms
 from maskgit.jax.transformer import FULL, Parameters, Transformer, head, hidden
-from maskgit.model.transformer import TransformerConfig
+from maskgit.model.config import TransformerConfig
 
 # Rows (images times sequence length) of one forward on each device when no batch size is named.
 CPU_ROWS = 2048

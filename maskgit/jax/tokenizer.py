@@ -18,8 +18,8 @@ from jax import Array
 from maskgit import checkpoints
 from maskgit.common.errors import UsageError
 from maskgit.jax.devices import batches, program_batch, replicate, split
+from maskgit.model.config import TokenizerConfig
 from maskgit.model.tokenizer import Tokenizer as TorchTokenizer
-from maskgit.model.tokenizer import TokenizerConfig
 
 Parameters = dict[str, Any]
 _FULL = jax.lax.Precision.HIGHEST

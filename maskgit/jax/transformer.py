@@ -19,7 +19,8 @@ from jax import Array
 from maskgit import checkpoints
 from maskgit.common.errors import UsageError
 from maskgit.jax.devices import replicate
-from maskgit.model.transformer import LAYER_NORM_EPS, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import LAYER_NORM_EPS
 from maskgit.model.transformer import Transformer as TorchTransformer
 
 Parameters = dict[str, Any]

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit.common.errors import UsageError
+from maskgit.model.config import TransformerConfig
 from maskgit.model.linear import linear
 from maskgit.model.transformer import (
     LAYER_NORM_EPS,
     Attention,
     Layer,
     LinearGelu,
-    TransformerConfig,
     _embedding,
     _initialise,
 )

@@ -6,31 +6,12 @@ code grid is H / 2^(levels - 1) squares a side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit.common.errors import UsageError
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    """Sizes of the tokenizer; the defaults are the official ImageNet ones (f = 16)."""
-
-    channels: int = 3
-    filters: int = 128
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    blocks: int = 2
-    num_codes: int = 1024
-    code_dim: int = 256
-    norm_groups: int = 32
-
-    @property
-    def downsampling(self) -> int:
-        """Pixels a side that one code covers."""
-        return 2 ** (len(self.multipliers) - 1)
+from maskgit.model.config import TokenizerConfig
 
 
 class ResBlock(nn.Module):
@@ -118,7 +99,7 @@ class Decoder(nn.Module):
 
 
 class VectorQuantizer(nn.Module):
-    """Nearest code by squared Euclidean distance, with the official losses."""
+    """The codebook; the nearest code by squared Euclidean distance is chosen."""
 
     def __init__(self, num_codes: int, code_dim: int):
         super().__init__()
@@ -131,26 +112,9 @@ class VectorQuantizer(nn.Module):
         book = self.codebook
         return x.square().sum(1, keepdim=True) + book.square().sum(1) - 2.0 * (x @ book.t())
 
-    def losses(self, x: Tensor, distances: Tensor, chosen: Tensor) -> dict[str, Tensor]:
-        """The three terms before their weights, for rows x (M, code_dim) and chosen codes.
-
-        commitment pulls the encoder to the codes, codebook the codes to the encoder; entropy is
-        the mean sample entropy less the entropy of the mean, of softmax(-distance / 0.01).
-        """
-        log_p = F.log_softmax(-distances / 0.01, dim=-1)
-        p = log_p.exp()
-        mean_p = p.mean(0)
-        sample_entropy = -(p * log_p).sum(-1).mean()
-        mean_entropy = -(mean_p * (mean_p + 1e-5).log()).sum()
-        return {
-            "commitment": F.mse_loss(x, chosen.detach()),
-            "codebook": F.mse_loss(chosen, x.detach()),
-            "entropy": sample_entropy - mean_entropy,
-        }
-
 
 class Tokenizer(nn.Module):
-    """Images to code indices and back: `encode` and `decode`; `forward` is for training."""
+    """Images to code indices and back; maskgit.training.stage1.TokenizerPass trains it."""
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
@@ -206,25 +170,6 @@ class Tokenizer(nn.Module):
         codes = F.embedding(indices, self.quantizer.codebook).permute(0, 3, 1, 2)
         return self.decoder(codes.contiguous())
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
-        """One training pass with the straight-through estimator.
-
-        Returns:
-            reconstruction (B, C, H, W) not clipped, indices (B, h, w), the quantiser's losses, and
-            the encoder's rows (B*h*w, code_dim), detached, for the revival of dead codes.
-        """
-        self._check_images(images)
-        features = self.encoder(images)
-        b, d, h, w = features.shape
-        rows = features.permute(0, 2, 3, 1).reshape(-1, d)
-        distances = self.quantizer.distances(rows)
-        indices = distances.argmin(1)
-        chosen = F.embedding(indices, self.quantizer.codebook)
-        losses = self.quantizer.losses(rows, distances, chosen)
-        passed = rows + (chosen - rows).detach()
-        reconstruction = self.decoder(passed.view(b, h, w, d).permute(0, 3, 1, 2).contiguous())
-        return reconstruction, indices.view(b, h, w), losses, rows.detach()
-
 
 class CodeUsage:
     """Counts how often each code is used and moves dead ones onto live encoder outputs.
@@ -237,10 +182,6 @@ class CodeUsage:
     def __init__(self, num_codes: int, threshold: float = 0.03):
         self.counts = torch.zeros(num_codes, dtype=torch.int64)
         self.threshold = threshold
-
-    def add(self, indices: Tensor) -> None:
-        """Count indices of any shape."""
-        self.counts += torch.bincount(indices.flatten().cpu(), minlength=len(self.counts))
 
     @torch.no_grad()
     def revive(self, codebook: Tensor, rows: Tensor, generator: torch.Generator) -> int:

@@ -18,55 +18,17 @@ the last entry. A sequence is the class followed by the grid's tokens in raster 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit.common.errors import UsageError
+from maskgit.model.config import TransformerConfig
 from maskgit.model.linear import linear, linear_gelu
 
 LAYER_NORM_EPS = 1e-12
 INIT_STD = 0.02
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Sizes of a Transformer. The defaults are the paper's (heads: as in the released weights)."""
-
-    num_codes: int
-    num_classes: int
-    num_tokens: int  # N, positions of the grid; the sequence has one more, the class
-    width: int = 768
-    layers: int = 24
-    heads: int = 16
-    mlp: int = 3072
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("num_codes", "num_classes", "num_tokens", "width", "layers", "heads", "mlp"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"transformer {name} must be an integer >= 1, got {value!r}")
-        if self.width % self.heads:
-            raise UsageError(
-                f"transformer heads must divide the width {self.width}, got heads={self.heads}"
-            )
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
-            raise UsageError(f"transformer dropout must be a number, got {self.dropout!r}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UsageError(f"transformer dropout must be in [0, 1), got {self.dropout!r}")
-
-    @property
-    def vocab_size(self) -> int:
-        """Codes, classes and the mask."""
-        return self.num_codes + self.num_classes + 1
-
-    @property
-    def mask_id(self) -> int:
-        """The token id of a masked position, the last of the vocabulary."""
-        return self.vocab_size - 1
 
 
 class Linear(nn.Linear):

@@ -7,7 +7,7 @@
     cost            what a training run would take on given GPUs; trains nothing
 
 The same command goes on from the last checkpoint. Several GPUs: `accelerate launch -m
-maskgit.training ...`, on a cluster `--slurm PROFILE` and `--slurm-set KEY=VALUE` (docs/slurm.md).
+maskgit.training ...`; on a cluster `python -m slurm.train --slurm NAME -- ...` (docs/slurm.md).
 Progress goes to stderr, TensorBoard files and sample grids to RUN. docs/training.md has the way
 from a folder of images to weights.
 """
@@ -15,19 +15,19 @@ from a folder of images to weights.
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
+from maskgit.checkpoints.paths import model_path
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
-
-if TYPE_CHECKING:
-    from maskgit.presets import Preset
+from maskgit.data.registry import data_set
+from maskgit.presets import Preset, get_preset
 
 
 @dataclass(frozen=True)
@@ -184,20 +184,17 @@ def run(command: Command) -> None:
         torch.set_num_threads(command.threads)
     if command.workers < 0:
         raise UsageError(f"--workers {command.workers}: expected 0 or more")
-    weights = Path("runs/weights")
-    if command.preset != "embedded":
-        weights /= command.preset
     if isinstance(command, TokenizeCommand):
-        _tokenize(command, weights)
+        _tokenize(command)
     else:
-        _train(command, weights)
+        _train(command)
 
 
-def _tokenize(command: TokenizeCommand, weights: Path) -> None:
-    from maskgit.presets import get_preset
+def _tokenize(command: TokenizeCommand) -> None:
     from maskgit.training.tokenize import TokenizeOptions, share_of_work, tokenize, verify_tokens
 
-    out = command.out or _tokens(command.preset, command.split)
+    preset = get_preset(command.preset)
+    out = command.out or _tokens(preset, command.split)
     if command.verify:
         verify_tokens(out)
         return
@@ -212,23 +209,30 @@ def _tokenize(command: TokenizeCommand, weights: Path) -> None:
         process=process,
         processes=processes,
     )
-    preset = get_preset(command.preset)
-    tokenizer = command.tokenizer or _find_tokenizer(preset, weights)
+    tokenizer = command.tokenizer or _find_tokenizer(preset)
     tokenize(preset, command.data, tokenizer, out, options)
 
 
-def _find_tokenizer(preset: Preset, weights: Path) -> Path:
-    """The tokenizer trained here, else the official one if it was fetched."""
-    from maskgit.checkpoints.paths import model_path
+def _weights(preset: Preset) -> Path:
+    """Where trained weights go by default."""
+    folder = preset.name if preset.runs_folder is None else preset.runs_folder
+    return Path("runs/weights") / folder
 
-    own = weights / "tokenizer"
+
+def _tokens(preset: Preset, split: str) -> Path:
+    """Where `tokenize` writes by default."""
+    if data_set(preset).one_file:
+        return Path("runs/tokens") / (preset.runs_folder or "") / f"{split}.npz"
+    return Path("runs/tokens") / (preset.name if split == "train" else f"{preset.name}-{split}")
+
+
+def _find_tokenizer(preset: Preset) -> Path:
+    """The tokenizer trained here, else the official one if it was fetched."""
+    own = _weights(preset) / "tokenizer"
     return own if own.is_dir() or not preset.official else model_path(preset, "tokenizer")
 
 
-def _train(
-    command: TokenizerCommand | TransformerCommand | AutoregressiveCommand, weights: Path
-) -> None:
-    from maskgit.presets import get_preset
+def _train(command: TokenizerCommand | TransformerCommand | AutoregressiveCommand) -> None:
     from maskgit.training import commands
     from maskgit.training.loop import RunOptions
 
@@ -253,7 +257,7 @@ def _train(
         compile=getattr(command, "compile", False),
         workers=command.workers,
     )
-    out = command.out or weights / name
+    out = command.out or _weights(preset) / name
     typed = shlex.join(["python", "-m", "maskgit.training", *sys.argv[1:]])
     if isinstance(command, TokenizerCommand):
         if not command.perceptual:
@@ -262,13 +266,11 @@ def _train(
         commands.train_tokenizer(preset, options, command.data, out, typed, epochs=command.epochs)
         return
     tokenizer = command.tokenizer
-    if tokenizer is None and command.preset == "embedded":
-        tokenizer = weights / "tokenizer"
-    elif tokenizer is None:
+    if tokenizer is None:
         with suppress(UsageError):  # only pictures and the validation on images need it
-            tokenizer = _find_tokenizer(preset, weights)
+            tokenizer = _find_tokenizer(preset)
     inputs = commands.TokenData(
-        tokens=command.tokens or _tokens(command.preset, "train"),
+        tokens=command.tokens or _tokens(preset, "train"),
         tokenizer=tokenizer,
         data=command.data,
         val_tokens=command.val_tokens,
@@ -286,13 +288,6 @@ def _train(
     ratio = command.min_mask_ratio
     ratio = preset.min_mask_ratio if ratio is None else ratio
     commands.train_transformer(preset, options, inputs, command.schedule, out, ratio, typed)
-
-
-def _tokens(preset: str, split: str) -> Path:
-    """Where `tokenize` writes by default."""
-    if preset == "embedded":
-        return Path(f"runs/tokens/{split}.npz")
-    return Path("runs/tokens") / (preset if split == "train" else f"{preset}-{split}")
 
 
 def _changes(command: TrainingCommand) -> dict[str, float]:
@@ -313,55 +308,41 @@ def _changes(command: TrainingCommand) -> dict[str, float]:
     return changes
 
 
-def split_slurm(words: list[str]) -> tuple[list[str], list[str]]:
-    """(flags of `python -m slurm.train`, the other words): the first empty without --slurm.
+def refuse_slurm(words: list[str]) -> None:
+    """Name the command that submits this training, where --slurm asks for it.
 
     Raises:
-        UsageError: --slurm or --slurm-set without a value, or the second without the first.
+        UsageError: --slurm or --slurm-set is among the words of the command line.
     """
-    ours, rest, waiting = [], [], list(words)
-    names = {"--slurm": "--profile", "--slurm-set": "--set"}
+    flags, rest, waiting = [], [], list(words)
+    placeholders = {"--slurm": "PROFILE", "--slurm-set": "KEY=VALUE"}
     while waiting:
         name, equals, value = waiting.pop(0).partition("=")
-        if name not in names:
+        if name not in placeholders:
             rest.append(name + equals + value)
             continue
-        if not equals:
-            value = waiting.pop(0) if waiting else ""
-        if not value or value.startswith("-"):
-            raise UsageError(f"{name}: expected a value, see docs/slurm.md")
-        ours += [names[name], value]
-    if ours and "--profile" not in ours:
-        raise UsageError("--slurm-set: expected --slurm PROFILE with it")
-    return ours, rest
-
-
-def _submit(flags: list[str], words: list[str]) -> int:
-    """Hand the command to `slurm.train`, in a process of its own: this package knows no SLURM."""
-    from importlib.util import find_spec
-
-    if find_spec("slurm") is None:
-        raise UsageError("--slurm: the package slurm is not installed: run make setup")
-    # What is wrong with the flags is better known before the job waits in a queue.
-    command: Command = tyro.cli(Command, prog="python -m maskgit.training", args=words)
-    if isinstance(command, TrainingCommand):
-        flags = [*flags, "--runs", str(command.runs)]
-    return subprocess.call([sys.executable, "-m", "slurm.train", *flags, "--", *words])
+        if not equals and waiting and not waiting[0].startswith("-"):
+            value = waiting.pop(0)
+        flags += [name, value or placeholders[name]]
+    if not flags:
+        return
+    if "--slurm" not in flags:
+        flags = ["--slurm", placeholders["--slurm"], *flags]
+    for number, word in enumerate(rest):  # the job's log goes where the checkpoints go
+        if word.partition("=")[0] == "--runs":
+            flags += rest[number : number + (1 if "=" in word else 2)]
+    command = shlex.join(["python", "-m", "slurm.train", *flags, "--", *rest])
+    raise UsageError(f"--slurm: expected none here; `{command}` submits this training")
 
 
 def main() -> None:
     """Parse the command line; one line and exit code 2 for bad input."""
-    try:
-        flags, words = split_slurm(sys.argv[1:])
-        if flags:
-            raise SystemExit(_submit(flags, words))
+
+    def command() -> None:
+        refuse_slurm(sys.argv[1:])
         run(tyro.cli(Command, prog="python -m maskgit.training", description=__doc__))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+
+    sys.exit(exit_code(command, "stopped; the same command goes on from the last checkpoint"))
 
 
 if __name__ == "__main__":

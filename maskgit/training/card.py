@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 
 from maskgit.checkpoints import weights_sha256
+from maskgit.common.files import atomic_write
 from maskgit.presets import Preset
 from maskgit.training.loop import Trainer
 
-EMBEDDED_DATA = "Fashion-MNIST training split, 60,000 images (MIT licence, Zalando SE)"
 UNITS = {
     "test_psnr": "dB, mean squared error over all pixels of the 10,000 test images",
     "codes_used": "codes that the test images use",
@@ -29,14 +28,13 @@ def make_card(
 ) -> dict[str, Any]:
     """The card of a finished run; `write_card` adds the hash of the weights.
 
-    more: further entries, or others in the place of ours ("data", "command", "schedule", ...).
+    more: further entries ("data", "command", "schedule", ...), or others in the place of ours.
     """
     cuda = torch.cuda.is_available()
     budget = asdict(trainer.optimisation)
     return {
         "stage": stage,
         "preset": preset.name,
-        "data": EMBEDDED_DATA,
         **more,
         "budget": budget,
         "images_seen": budget["steps"] * budget["batch_size"],
@@ -54,7 +52,8 @@ def make_card(
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Write card.json and README.md into a folder of weights, with their sha256."""
     card = {**card, "sha256": weights_sha256(folder)}
-    _write(folder / "card.json", json.dumps(card, indent=2, sort_keys=True) + "\n")
+    text = json.dumps(card, indent=2, sort_keys=True) + "\n"
+    atomic_write(folder / "card.json", text.encode())
     rows = {
         "data": card["data"],
         "command": f"`{card['command']}`",
@@ -68,10 +67,4 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     }
     lines = [f"# {folder.name}", "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in rows.items()]
-    _write(folder / "README.md", "\n".join(lines) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
+    atomic_write(folder / "README.md", ("\n".join(lines) + "\n").encode())

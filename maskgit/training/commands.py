@@ -5,26 +5,30 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
+from maskgit.checkpoints import load_tokenizer, save_model, weights_sha256
 from maskgit.common.errors import UsageError
-from maskgit.data.fashion_mnist import load_split
-from maskgit.data.image_folder import check_same_classes, open_folder
+from maskgit.data.image_folder import check_same_classes
+from maskgit.data.registry import data_set, open_split
+from maskgit.model.perceptual import PerceptualLoss
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.presets import Preset
-from maskgit.training.card import EMBEDDED_DATA, make_card, write_card
-from maskgit.training.feed import ArrayImages, ImageSource
+from maskgit.schedules import validate
+from maskgit.training.autoregressive import AutoregressiveStage
+from maskgit.training.card import make_card, write_card
 from maskgit.training.loop import RunOptions, Trainer
 from maskgit.training.shards import ShardTokens
-from maskgit.training.token_stage import TokenStage, spread
+from maskgit.training.stage1 import TokenizerStage
+from maskgit.training.stage2 import TransformerStage
+from maskgit.training.token_stage import VALIDATION_IMAGES, TokenStage
 from maskgit.training.tokenize import encode_images
 from maskgit.training.tokens import ArrayTokens, TokenSource, load_tokens
 
@@ -74,15 +78,16 @@ def train_tokenizer(
     epochs: float | None = None,
 ) -> None:
     """Train stage 1 and export the averaged weights to the folder `out`."""
-    from maskgit.training.stage1 import TokenizerStage
-
     accelerator = make_accelerator(options.precision)
-    train, test, about = _stage1_images(preset, data, options.seed)
+    size = preset.tokenizer_image_size or preset.image_size
+    train, test = (
+        open_split(preset, data, split, size=size, seed=options.seed) for split in ("train", "val")
+    )
+    check_same_classes(train, test)
+    about = data_set(preset).about(len(train), None)
     preset = for_epochs(preset, "tokenizer", epochs, len(train))
     perceptual = None
     if preset.tokenizer_loss.perceptual:
-        from maskgit.model.perceptual import PerceptualLoss
-
         try:
             perceptual = PerceptualLoss().to(accelerator.device)
         except UsageError as error:
@@ -96,21 +101,6 @@ def train_tokenizer(
     trainer = Trainer(stage, preset.tokenizer_training, options, config)
     results = trainer.fit()
     _export(preset, "tokenizer", trainer, results, out, {"data": about, "command": command})
-
-
-def _stage1_images(
-    preset: Preset, data: Path | None, seed: int
-) -> tuple[ImageSource, ImageSource, str]:
-    """Training images, held-out images, and one line about them for the card."""
-    if preset.data != "imagefolder":
-        train, test = (ArrayImages(load_split(split, data)[0]) for split in ("train", "test"))
-        return train, test, EMBEDDED_DATA
-    size = preset.tokenizer_image_size or preset.image_size
-    training, held_out = (
-        open_folder(preset, data, split, size=size, seed=seed) for split in ("train", "val")
-    )
-    check_same_classes(training, held_out)
-    return training, held_out, f"image folder, {len(training):,} training images"
 
 
 @dataclass(frozen=True)
@@ -135,56 +125,34 @@ def train_transformer(
     command: str,
 ) -> None:
     """Train stage 2 with a mask schedule and export the averaged weights to the folder `out`."""
-    from maskgit.schedules import validate
-    from maskgit.training.stage2 import TransformerStage
-
     validate(schedule)
     if not 0.0 <= min_mask_ratio < 1.0:
         raise UsageError(f"--min-mask-ratio {min_mask_ratio}: expected a number in [0, 1)")
-
-    def build(preset: Preset, accelerator: Accelerator, sets: dict[str, Any]) -> TokenStage:
-        return TransformerStage(
-            preset,
-            schedule,
-            accelerator=accelerator,
-            options=options,
-            min_mask_ratio=min_mask_ratio,
-            **sets,
-        )
-
-    config = {"schedule": schedule, "min_mask_ratio": min_mask_ratio}
-    more = {"schedule": schedule, "command": command}
-    _train_on_tokens(preset, options, inputs, out, build, config, more)
+    settings = {"schedule": schedule, "min_mask_ratio": min_mask_ratio}
+    _train_on_tokens(TransformerStage, preset, options, inputs, out, command, settings)
 
 
 def train_autoregressive(
     preset: Preset, options: RunOptions, inputs: TokenData, out: Path, command: str
 ) -> None:
     """Train the autoregressive baseline and export the averaged weights to the folder `out`."""
-    from maskgit.training.autoregressive import AutoregressiveStage
-
-    def build(preset: Preset, accelerator: Accelerator, sets: dict[str, Any]) -> TokenStage:
-        return AutoregressiveStage(preset, accelerator=accelerator, options=options, **sets)
-
-    _train_on_tokens(preset, options, inputs, out, build, {}, {"command": command})
+    _train_on_tokens(AutoregressiveStage, preset, options, inputs, out, command, {})
 
 
 @flushed_denormals()
 def _train_on_tokens(
+    kind: type[TokenStage],
     preset: Preset,
     options: RunOptions,
     inputs: TokenData,
     out: Path,
-    build: Callable[[Preset, Accelerator, dict[str, Any]], TokenStage],
-    config: dict[str, Any],
-    more: dict[str, Any],
+    command: str,
+    settings: dict[str, Any],
 ) -> None:
-    """Open the tokens, train the stage that `build` makes of them, export the weights.
+    """Open the tokens, train a stage of that kind, export the weights.
 
-    config: what else a checkpoint must agree with; more: what else the card says.
+    settings: what the stage takes besides data and options; a checkpoint must agree with them.
     """
-    from maskgit.checkpoints import load_tokenizer, weights_sha256
-
     accelerator = make_accelerator(options.precision)
     tokenizer = sha = None
     if inputs.tokenizer is not None:
@@ -195,22 +163,24 @@ def _train_on_tokens(
         sha = train.settings["tokenizer_sha256"]
     held_out = _held_out(preset, inputs, tokenizer, sha, accelerator)
     preset = for_epochs(preset, "transformer", inputs.epochs, len(train))
-    stage = build(
-        preset, accelerator, {"train": train, "held_out": held_out, "tokenizer": tokenizer}
-    )
+    stage = kind(preset, train, held_out, tokenizer, accelerator, options, **settings)
     config = {
         "stage": stage.averaged,
         "model": asdict(preset.transformer),
         "label_smoothing": preset.label_smoothing,
         "tokenizer": sha,
-        **config,
+        **settings,
     }
     trainer = Trainer(stage, preset.transformer_training, options, config)
     results = trainer.fit()
-    if isinstance(train, ShardTokens) and preset.data == "imagefolder":
-        crops = f"{train.crops} crop{'s' * (train.crops > 1)}"
-        more = {**more, "data": f"image folder, {len(train):,} images, {crops} of each, as tokens"}
-    _export(preset, stage.averaged, trainer, results, out, {**more, "tokenizer_sha256": sha})
+    more = {
+        "data": data_set(preset).about(len(train), train.crops),
+        "command": command,
+        "tokenizer_sha256": sha,
+    }
+    if "schedule" in settings:
+        more["schedule"] = settings["schedule"]
+    _export(preset, stage.averaged, trainer, results, out, more)
 
 
 def open_tokens(
@@ -253,24 +223,16 @@ def _held_out(
     accelerator: Accelerator,
 ) -> TokenSource | None:
     """Tokens for the validation, from --val-tokens or some images; None where neither is there."""
-    from maskgit.training.stage2 import VALIDATION_IMAGES
-
     if inputs.val_tokens is not None:
         return open_tokens(inputs.val_tokens, preset, sha, inputs.verify, accelerator)
-    folder = preset.data == "imagefolder"
-    if tokenizer is None or (folder and inputs.data is None):
+    ships = "val" in data_set(preset).ships
+    if tokenizer is None or (inputs.data is None and not ships):
         if accelerator.is_main_process:
             print("no --val-tokens, and no --data with --tokenizer: no validation", file=sys.stderr)
         return None
-    source: ImageSource
-    if folder:
-        images = open_folder(preset, inputs.data, "val", size=preset.image_size)
-        source, labels = images, images.labels
-        rows = spread(len(labels), VALIDATION_IMAGES)
-    else:
-        pixels, labels = load_split("test", inputs.data)
-        source, rows = ArrayImages(pixels), np.arange(VALIDATION_IMAGES)
-    return ArrayTokens(encode_images(tokenizer, source, rows), labels[rows])
+    source = open_split(preset, inputs.data, "val")
+    rows = source.some(VALIDATION_IMAGES)
+    return ArrayTokens(encode_images(tokenizer, source, rows), source.labels[rows])
 
 
 def _export(
@@ -282,12 +244,10 @@ def _export(
     more: dict[str, Any],
 ) -> None:
     """Write the averaged weights and their card; the first process does."""
-    from maskgit.checkpoints import save_model
-
     accelerator = trainer.stage.accelerator
     if accelerator.is_main_process and trainer.options.stop_at is None:
         with trainer.average.swapped(trainer.stage.modules[stage]) as model:
-            # The shipped weights travel with the code, so they are stored in float16.
-            save_model(out, cast(Any, model), half=preset.name == "embedded")
+            # Weights that travel with the code are stored in float16.
+            save_model(out, cast(Any, model), half=preset.ships)
         write_card(out, make_card(preset, stage, trainer, results, **more))
     accelerator.end_training()

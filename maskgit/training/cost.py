@@ -11,8 +11,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import vgg16
+
 from maskgit.common.errors import UsageError
+from maskgit.model.discriminator import Discriminator
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer
 from maskgit.presets import Preset, get_preset
+from maskgit.schedules import mask_ratio
+from maskgit.training.stage1 import TokenizerPass
+from maskgit.training.token_stage import recompute_activations
 
 # Dense bfloat16 tensor-core peaks in TFLOP/s, without sparsity, from NVIDIA's data sheets:
 # A100 (A100 Tensor Core GPU data sheet, 312), H100 SXM and H200 (data sheets print 1,979 with
@@ -104,7 +114,7 @@ def cost_lines(
     if preset.tokenizer_loss.adversarial:
         lines.append(Line("stage 1: discriminator and R1", discriminator_flops(preset, side), seen))
     encode = encoder_flops(preset)
-    crops = crops if preset.crop == "random-resized" or preset.flip else 1
+    crops = crops if preset.augments else 1
     lines.append(
         Line(f"tokenize, {crops} crop{'s' * (crops > 1)}", encode, crops * preset.train_images)
     )
@@ -119,19 +129,12 @@ def transformer_step_flops(preset: Preset, checkpoint_activations: bool = False)
 
     The head and the last layer see masked tokens only, so their mean number is what counts.
     """
-    import torch
-
-    from maskgit.model.transformer import Transformer
-    from maskgit.schedules import mask_ratio
-    from maskgit.training.stage2 import transformer_config
-    from maskgit.training.token_stage import recompute_activations
-
     # Mean over r uniform in (0, 1), by the midpoint rule.
     ratios = mask_ratio("cosine", (torch.arange(1000).numpy() + 0.5) / 1000, preset.num_tokens)
     ratio = float(ratios.clip(preset.min_mask_ratio).mean())
     shape = replace(preset.transformer, dropout=0.0)
     with torch.device("meta"):
-        model = Transformer(transformer_config(replace(preset, transformer=shape)))
+        model = Transformer(replace(preset, transformer=shape).transformer_config)
         tokens = torch.zeros(1, 1 + preset.num_tokens, dtype=torch.int64)
         masked = torch.zeros(math.ceil(ratio * preset.num_tokens), dtype=torch.int64)
     if checkpoint_activations:
@@ -141,11 +144,6 @@ def transformer_step_flops(preset: Preset, checkpoint_activations: bool = False)
 
 def tokenizer_step_flops(preset: Preset, side: int) -> float:
     """FLOPs an image of forward and backward of encoder, quantiser and decoder."""
-    import torch
-
-    from maskgit.model.tokenizer import Tokenizer
-    from maskgit.training.stage1 import TokenizerPass
-
     with torch.device("meta"):
         model = TokenizerPass(Tokenizer(preset.tokenizer))
         images = torch.zeros(1, preset.channels, side, side)
@@ -159,9 +157,6 @@ def tokenizer_step_flops(preset: Preset, side: int) -> float:
 
 def encoder_flops(preset: Preset) -> float:
     """FLOPs of the encoder and the nearest code, for one image of stage 2's size."""
-    import torch
-
-    from maskgit.model.tokenizer import Tokenizer
 
     with torch.device("meta"):
         model = Tokenizer(preset.tokenizer)
@@ -171,10 +166,6 @@ def encoder_flops(preset: Preset) -> float:
 
 def discriminator_flops(preset: Preset, side: int) -> float:
     """FLOPs an image of the generator's adversarial term and of the discriminator's step."""
-    import torch
-
-    from maskgit.model.discriminator import Discriminator
-
     with torch.device("meta"):
         model = Discriminator(preset.channels, side)
         fake = torch.zeros(1, preset.channels, side, side, requires_grad=True)
@@ -194,9 +185,6 @@ def discriminator_flops(preset: Preset, side: int) -> float:
 
 def perceptual_flops(side: int) -> float:
     """FLOPs an image of VGG16's convolutions on two images, and back to the first one."""
-    import torch
-    from torchvision.models import vgg16
-
     with torch.device("meta"):
         # LPIPS ends at the last activation; the fully connected layers are not used.
         model = vgg16(weights=None).features[:-1].requires_grad_(False)
@@ -212,8 +200,6 @@ def perceptual_flops(side: int) -> float:
 
 def count_flops(work: Callable[[], object]) -> float:
     """FLOPs of matrix products and convolutions in `work`."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter:
         work()
     return float(counter.get_total_flops())

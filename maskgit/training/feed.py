@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,32 +12,8 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from maskgit.common.errors import UsageError
+from maskgit.data.source import ImageSource
 from maskgit.training.loop import DataOrder
-
-
-class ImageSource(Protocol):
-    """What stage 1 asks of its data; maskgit.data.image_folder.ImageFolder is one."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
-        """Rows `picked` int64 (b,) in their epoch -> uint8 (b, H, W, C)."""
-        ...
-
-
-class ArrayImages:
-    """Images in memory, without augmentation."""
-
-    def __init__(self, images: np.ndarray):
-        """images: uint8 (n, H, W, C)."""
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
-        """See ImageSource; every epoch is the same."""
-        return self.images[picked]
 
 
 class Feed:

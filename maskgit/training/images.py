@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.utils import save_image
+
+from maskgit.common.files import output_file
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
@@ -17,9 +19,5 @@ def to_tensor(images: np.ndarray) -> Tensor:
 
 def save_grid(images: Tensor, path: Path, columns: int) -> None:
     """Write images (n, C, H, W) in [0, 1] as one PNG with `columns` images a row."""
-    from torchvision.utils import save_image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    save_image(images, partial, nrow=columns, padding=1, pad_value=0.5)
-    os.replace(partial, path)
+    with output_file(path) as file:
+        save_image(images, file, format="png", nrow=columns, padding=1, pad_value=0.5)

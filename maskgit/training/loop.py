@@ -8,7 +8,6 @@ epoch and with another number of processes (token_stage.py says what dropout the
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -20,9 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import output_file
 from maskgit.presets import Optimisation
 
 
@@ -136,17 +139,6 @@ class _Swapped:
         self.module.train(self.training)
 
 
-def write_atomically(path: Path, payload: dict[str, Any]) -> None:
-    """torch.save to a temporary name in the same folder, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "wb") as file:
-        torch.save(payload, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 class FiniteGuard:
     """Remembers the first step with a value that is not finite, without waiting for the GPU."""
 
@@ -216,7 +208,8 @@ class Trainer:
             "stage": self.stage.state(),
             "seconds": self.seconds,
         }
-        write_atomically(self.path, payload)
+        with output_file(self.path) as file:
+            torch.save(payload, file)
 
     def _weights(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for name, module in self.stage.modules.items():
@@ -240,7 +233,7 @@ class Trainer:
                 "folder that all machines share"
             )
         if self.is_main:  # a kill while one was written leaves its temporary file
-            for partial in self.path.parent.glob(f".{self.path.name}.*"):
+            for partial in self.path.parent.glob(f".tmp-{self.path.name}-*"):
                 partial.unlink(missing_ok=True)
         return first
 
@@ -319,9 +312,6 @@ class Trainer:
 
     def _steps(self, first: int) -> Iterator[tuple[int, float]]:
         """The steps left with their learning rates, under a progress bar on stderr."""
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
         total, batch = self.optimisation.steps, self.optimisation.batch_size
         columns = (
             TextColumn("{task.completed}/{task.total} steps"),
@@ -344,8 +334,6 @@ class Trainer:
     def _writer(self) -> Any:
         if not self.is_main:
             return None
-        from torch.utils.tensorboard import SummaryWriter
-
         return SummaryWriter(str(self.options.run_dir / "tensorboard"))
 
     @staticmethod

@@ -16,9 +16,8 @@ sha256 by `verify`, which a training run calls before its first step unless it i
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import atomic_write, json_bytes, read_json, sha256_of
 
 FORMAT = 1
 INDEX = "index.json"
@@ -67,9 +67,9 @@ class ShardWriter:
             "crops": crops,
             "num_tokens": num_tokens,
             "shard_images": shard_images,
-            "labels_sha256": _sha256(_npy_bytes(self.labels)),
+            "labels_sha256": hashlib.sha256(_npy_bytes(self.labels)).hexdigest(),
         }
-        self.digest = _sha256(json.dumps(self.settings, sort_keys=True).encode())
+        self.digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         self.count = -(-len(labels) // shard_images)
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(self.count):
@@ -84,7 +84,7 @@ class ShardWriter:
         """This process's shards that are not there yet; what a kill left of them is removed."""
         mine = range(self.process, self.count, self.processes)
         for number in mine:
-            for partial in self.folder.glob(f".{Path(shard_name(number)).stem}.*"):
+            for partial in self.folder.glob(f".tmp-{Path(shard_name(number)).stem}.*"):
                 partial.unlink(missing_ok=True)
         return [number for number in mine if not self._is_done(number)]
 
@@ -95,22 +95,22 @@ class ShardWriter:
             raise UsageError(f"shard {number}: tokens {tokens.shape}, expected {expected}")
         content = _npy_bytes(tokens.astype(np.uint16))
         path = self.folder / shard_name(number)
-        _write(path, content)
-        note = {"sha256": _sha256(content), "bytes": len(content), "settings": self.digest}
-        _write(path.with_suffix(".json"), _json_bytes(note))
+        atomic_write(path, content)
+        note = {"settings": self.digest, **_identity(content)}
+        atomic_write(path.with_suffix(".json"), json_bytes(note))
 
     def finish(self) -> bool:
         """Write labels and index if all shards are there, whoever made them; returns whether."""
         if not all(self._is_done(number) for number in range(self.count)):
             return False
         labels = _npy_bytes(self.labels)
-        _write(self.folder / LABELS, labels)
-        files = {LABELS: {"sha256": _sha256(labels), "bytes": len(labels)}}
+        atomic_write(self.folder / LABELS, labels)
+        files = {LABELS: _identity(labels)}
         for number in range(self.count):
-            note = _read_json((self.folder / shard_name(number)).with_suffix(".json"))
+            note = read_json((self.folder / shard_name(number)).with_suffix(".json"))
             files[shard_name(number)] = {"sha256": note["sha256"], "bytes": note["bytes"]}
         index = {"format": FORMAT, "settings": self.settings, "files": files}
-        _write(self.folder / INDEX, _json_bytes(index))
+        atomic_write(self.folder / INDEX, json_bytes(index))
         return True
 
     def _is_done(self, number: int) -> bool:
@@ -118,7 +118,7 @@ class ShardWriter:
         note_path = path.with_suffix(".json")
         if not (note_path.is_file() and path.is_file()):
             return False
-        note = _read_json(note_path)
+        note = read_json(note_path)
         if note.get("settings") != self.digest:
             raise UsageError(
                 f"--out {self.folder}: {path.name} was made with other settings (data, tokenizer, "
@@ -142,7 +142,7 @@ class ShardTokens:
                 f"--tokens {folder}: no {INDEX} in it; `python -m maskgit.training tokenize` makes "
                 "it, or finishes it after it was stopped"
             )
-        index = _read_json(self.folder / INDEX)
+        index = read_json(self.folder / INDEX)
         try:
             if index["format"] != FORMAT:
                 raise UsageError(
@@ -197,9 +197,7 @@ class ShardTokens:
         total = 0
         for name in sorted(self.files)[process::processes]:
             path = self.folder / name
-            with path.open("rb") as handle:
-                found = hashlib.file_digest(handle, "sha256").hexdigest()
-            if found != self.files[name]["sha256"]:
+            if (found := sha256_of(path)) != self.files[name]["sha256"]:
                 raise UsageError(
                     f"{path}: sha256 {found[:12]}, expected {self.files[name]['sha256'][:12]}; "
                     "remove it with its .json and run tokenize again"
@@ -225,41 +223,10 @@ class ShardTokens:
 
 
 def _npy_bytes(array: np.ndarray) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
-def _json_bytes(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all; the temporary name is unique also among machines that share the disk."""
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+def _identity(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from maskgit.data.source import ImageSource, spread
+from maskgit.model.discriminator import Discriminator
 from maskgit.model.tokenizer import CodeUsage, ResBlock, Tokenizer
 from maskgit.presets import Preset
-from maskgit.training.feed import Feed, ImageSource
+from maskgit.training.feed import Feed
 from maskgit.training.images import save_grid, to_tensor
 from maskgit.training.loop import Average, DataOrder, RunOptions, step_generator
-from maskgit.training.token_stage import check_slices, recompute_activations, spread
+from maskgit.training.token_stage import adamw, check_slices, recompute_activations
 
 VALIDATION_IMAGES = 10_000
 VALIDATION_BATCH = 250
@@ -122,29 +124,19 @@ class TokenizerStage:
         if options.checkpoint_activations:
             recompute_activations(m for m in self.tokenizer.modules() if isinstance(m, ResBlock))
         self.modules: dict[str, nn.Module] = {"tokenizer": self.tokenizer}
-        self.optimisers = {"tokenizer": self._adam(self.tokenizer)}
+        self.optimisers = {"tokenizer": adamw(self.tokenizer, self.budget)}
         self.perceptual = perceptual
         if self.weights.adversarial:
-            from maskgit.model.discriminator import Discriminator
-
             size = preset.tokenizer_image_size or preset.image_size
             discriminator = Discriminator(preset.channels, size).to(device)
             self.modules["discriminator"] = discriminator
-            self.optimisers["discriminator"] = self._adam(discriminator)
+            self.optimisers["discriminator"] = adamw(discriminator, self.budget)
         self.inner = TokenizerPass(self.tokenizer)
         self.wrapped = accelerator.prepare_model(self.inner)
         self.order = DataOrder(len(train), self.budget.batch_size, options.seed)
         self.feed = Feed(train, self.order, accelerator, options.accumulate, options.workers)
         self.usage = CodeUsage(preset.num_codes)
         self.dead = 0
-
-    def _adam(self, module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            module.parameters(),
-            lr=self.budget.learning_rate,
-            betas=self.budget.betas,
-            weight_decay=self.budget.weight_decay,
-        )
 
     def _images(self, step: int, part: int) -> Tensor:
         return to_tensor(self.feed.images(step, part)).to(

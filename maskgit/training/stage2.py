@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from maskgit.decoding import generate
+from maskgit.model.config import TransformerConfig
 from maskgit.model.masking import held_out_masks, masks_from_uniforms
-from maskgit.model.tokenizer import Tokenizer
-from maskgit.model.transformer import Transformer, TransformerConfig
-from maskgit.presets import Preset
-from maskgit.training.images import save_grid
-from maskgit.training.loop import Average, RunOptions, step_generator
-from maskgit.training.token_stage import TokenStage, send, spread
-from maskgit.training.tokens import TokenSource
-
-VALIDATION_IMAGES = 2000
-VALIDATION_BATCH = 250
-
-
-def transformer_config(preset: Preset) -> TransformerConfig:
-    """The sizes of stage 2 that a preset stands for."""
-    return TransformerConfig(
-        num_codes=preset.num_codes,
-        num_classes=preset.num_classes,
-        num_tokens=preset.num_tokens,
-        **asdict(preset.transformer),
-    )
+from maskgit.model.transformer import Transformer
+from maskgit.training.loop import step_generator
+from maskgit.training.token_stage import TokenStage
 
 
 class MaskedLoss(nn.Module):
@@ -68,90 +52,42 @@ class TransformerStage(TokenStage):
 
     averaged = "transformer"
 
-    def __init__(
-        self,
-        preset: Preset,
-        schedule: str,
-        train: TokenSource,
-        held_out: TokenSource | None,
-        tokenizer: Tokenizer | None,
-        accelerator: Accelerator,
-        options: RunOptions,
-        min_mask_ratio: float = 0.0,
-    ):
-        """held_out: for the validation's NLL; tokenizer: for sample grids. None goes without."""
-        self.preset, self.schedule, self.min_mask_ratio = preset, schedule, min_mask_ratio
-        self.held_out = held_out
-        self.tokenizer = None if tokenizer is None else tokenizer.to(accelerator.device)
-        torch.manual_seed(options.seed)
-        self.transformer = Transformer(transformer_config(preset)).to(accelerator.device)
-        super().__init__(
-            self.transformer,
-            MaskedLoss(self.transformer, preset.label_smoothing),
-            train,
-            preset.transformer_training,
-            accelerator,
-            options,
-        )
+    def __init__(self, *args: Any, schedule: str, min_mask_ratio: float = 0.0, **more: Any):
+        """schedule: the mask schedule. min_mask_ratio: lower bound of the mask ratio in training.
+        The other arguments are those of TokenStage."""
+        self.schedule, self.min_mask_ratio = schedule, min_mask_ratio
+        super().__init__(*args, **more)
+
+    def network(self, config: TransformerConfig) -> Transformer:
+        """See TokenStage."""
+        return Transformer(config)
+
+    def loss_module(self, label_smoothing: float) -> MaskedLoss:
+        """See TokenStage."""
+        return MaskedLoss(self.model, label_smoothing)
 
     def inputs(self, step: int) -> tuple[Tensor, ...]:
         """The masks (B, N) of the whole batch."""
-        generator = step_generator(self.options.seed, step)
         shape = (self.optimisation.batch_size, 1 + self.preset.num_tokens)
-        uniforms = torch.rand(shape, generator=generator)
-        return (
-            masks_from_uniforms(
-                self.schedule, uniforms[:, 0], uniforms[:, 1:], self.min_mask_ratio
-            ),
-        )
+        uniforms = torch.rand(shape, generator=step_generator(self.options.seed, step))
+        order, ratios = uniforms[:, 1:], uniforms[:, 0]
+        return (masks_from_uniforms(self.schedule, ratios, order, self.min_mask_ratio),)
+
+    def held_out_inputs(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The masks (b, N) of held-out images."""
+        return (held_out_masks(self.schedule, rows, self.preset.num_tokens),)
 
     def arguments(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The masked positions and their weights in the loss."""
         return masked_positions(*inputs)
 
-    @torch.inference_mode()
-    def validate(self, step: int, average: Average) -> dict[str, float]:
-        """NLL (nats a masked token, no smoothing) of held-out images under the run's schedule.
-
-        The processes share the images.
-        """
-        results = {}
-        with average.swapped(self.transformer):
-            if self.held_out is not None:
-                results["validation_nll"] = self._held_out_nll(self.held_out)
-            if self.tokenizer is not None and self.accelerator.is_main_process:
-                self._save_samples(step, self.tokenizer)
-        return results
-
-    def _held_out_nll(self, source: TokenSource) -> float:
-        accelerator = self.accelerator
-        device = accelerator.device
-        measure = MaskedLoss(self.transformer, 0.0)
-        ids = torch.from_numpy(spread(len(source), VALIDATION_IMAGES))
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        mine = ids[accelerator.process_index :: accelerator.num_processes]
-        for rows in mine.split(VALIDATION_BATCH):
-            tokens, labels = source.batch(rows.numpy(), 0)
-            mask = held_out_masks(self.schedule, rows, self.preset.num_tokens)
-            sent = [send(x, device) for x in (labels, tokens, *masked_positions(mask))]
-            with accelerator.autocast():
-                loss = measure(*sent)
-            total += loss.double() * len(rows)
-        return float(accelerator.reduce(total, "sum")) / len(ids)
-
-    def _save_samples(self, step: int, tokenizer: Tokenizer) -> None:
-        """Ten images of each of ten classes (T = 12), one class a row."""
-        from maskgit.decoding import generate
-
-        classes = min(10, self.preset.num_classes)
-        labels = torch.arange(classes).repeat_interleave(10)
-        tokens = generate(
-            self.transformer,
-            labels.to(self.accelerator.device),
+    def sample(self, labels: Tensor) -> Tensor:
+        """See TokenStage; T is 12."""
+        return generate(
+            self.model,
+            labels,
             steps=12,
             schedule=self.schedule,
             choice_temperature=self.preset.choice_temperature,
             seed=self.options.seed,
         )
-        images = tokenizer.decode(tokens.view(-1, *self.preset.grid))
-        save_grid(images, self.options.run_dir / "samples" / f"{step + 1:07d}.png", 10)

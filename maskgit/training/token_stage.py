@@ -8,66 +8,87 @@ take the same step; with another S only the dropout differs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maskgit.common.errors import UsageError
-from maskgit.presets import Optimisation
+from maskgit.data.source import spread
+from maskgit.model.config import TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.presets import Optimisation, Preset
+from maskgit.training.images import save_grid
 from maskgit.training.loop import Average, DataOrder, RunOptions, step_generator
 from maskgit.training.tokens import TokenSource
 
+VALIDATION_IMAGES = 2000
+VALIDATION_BATCH = 250
 
-class TokenStage:
-    """One optimiser step a batch of tokens. A stage adds `inputs`, `validate` and its own loss.
+
+class TokenStage(ABC):
+    """One optimiser step a batch of tokens. A stage adds its network, its loss and a sampler.
 
     The loss is a module so that the data-parallel wrapper sees its forward:
     loss(labels (b,), tokens (b, N), *arguments) -> scalar, the mean over the b images. What it
     takes is made on the CPU and sent ahead, so that nothing waits for a GPU.
     """
 
-    averaged: str  # name of the module, for the checkpoint and the moving average
+    averaged: str  # name of the network, for the checkpoint and the moving average
 
     def __init__(
         self,
-        model: nn.Module,
-        loss: nn.Module,
+        preset: Preset,
         train: TokenSource,
-        optimisation: Optimisation,
+        held_out: TokenSource | None,
+        tokenizer: Tokenizer | None,
         accelerator: Accelerator,
         options: RunOptions,
     ):
-        """model: on the accelerator's device, inside `loss`; its `layers` are its blocks."""
-        self.train, self.optimisation = train, optimisation
+        """held_out is for the validation, tokenizer for the sample grids; None goes without."""
+        self.preset, self.train, self.held_out = preset, train, held_out
         self.accelerator, self.options = accelerator, options
+        self.tokenizer = None if tokenizer is None else tokenizer.to(accelerator.device)
+        self.optimisation = optimisation = preset.transformer_training
         check_slices(optimisation.batch_size, accelerator, options.accumulate)
+        torch.manual_seed(options.seed)
+        self.model = self.network(preset.transformer_config).to(accelerator.device)
         if options.checkpoint_activations:
-            recompute_activations(model.layers)
-        self.model = model
-        self.modules: dict[str, nn.Module] = {self.averaged: model}
+            recompute_activations(self.model.layers)
+        self.modules: dict[str, nn.Module] = {self.averaged: self.model}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            self.averaged: torch.optim.AdamW(
-                model.parameters(),
-                lr=optimisation.learning_rate,
-                betas=optimisation.betas,
-                weight_decay=optimisation.weight_decay,
-                fused=True,
-            )
+            self.averaged: adamw(self.model, optimisation, fused=True)
         }
+        loss = self.loss_module(preset.label_smoothing)
         if options.compile:
             loss.compile()
         self.loss = accelerator.prepare_model(loss)
         self.order = DataOrder(len(train), optimisation.batch_size, options.seed)
 
+    @abstractmethod
+    def network(self, config: TransformerConfig) -> Any:
+        """The network to train; its `layers` are its blocks."""
+
+    @abstractmethod
+    def loss_module(self, label_smoothing: float) -> nn.Module:
+        """The loss of `self.model`, see the class."""
+
+    @abstractmethod
+    def sample(self, labels: Tensor) -> Tensor:
+        """Tokens (B, N) of one image a label, for the sample grid."""
+
     def inputs(self, step: int) -> tuple[Tensor, ...]:
         """Further inputs for the whole batch, (B, ...) each, from (seed, step)."""
+        return ()
+
+    def held_out_inputs(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The same for held-out images `rows (b,)`, by which alone they are determined."""
         return ()
 
     def arguments(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -103,15 +124,58 @@ class TokenStage:
         optimiser.step()
         return {"loss": self.accelerator.reduce(total, "sum"), "gradient_norm": norm}
 
+    @torch.inference_mode()
     def validate(self, step: int, average: Average) -> dict[str, float]:
-        """Held-out measures of the averaged weights, the same in every process."""
-        raise NotImplementedError
+        """NLL (nats a predicted token, no smoothing) of held-out images by the averaged weights.
+
+        The processes share the images.
+        """
+        results = {}
+        with average.swapped(self.model):
+            if self.held_out is not None:
+                results["validation_nll"] = self._held_out_nll(self.held_out)
+            if self.tokenizer is not None and self.accelerator.is_main_process:
+                self._save_samples(step, self.tokenizer)
+        return results
+
+    def _held_out_nll(self, source: TokenSource) -> float:
+        accelerator = self.accelerator
+        measure = self.loss_module(0.0)
+        ids = torch.from_numpy(spread(len(source), VALIDATION_IMAGES))
+        total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        mine = ids[accelerator.process_index :: accelerator.num_processes]
+        for rows in mine.split(VALIDATION_BATCH):
+            tokens, labels = source.batch(rows.numpy(), 0)
+            more = self.arguments(*self.held_out_inputs(rows))
+            sent = [send(x, accelerator.device) for x in (labels, tokens, *more)]
+            with accelerator.autocast():
+                loss = measure(*sent)
+            total += loss.double() * len(rows)
+        return float(accelerator.reduce(total, "sum")) / len(ids)
+
+    def _save_samples(self, step: int, tokenizer: Tokenizer) -> None:
+        """Ten images of each of ten classes, one class a row."""
+        labels = torch.arange(min(10, self.preset.num_classes)).repeat_interleave(10)
+        tokens = self.sample(labels.to(self.accelerator.device))
+        images = tokenizer.decode(tokens.view(-1, *self.preset.grid))
+        save_grid(images, self.options.run_dir / "samples" / f"{step + 1:07d}.png", 10)
 
     def state(self) -> dict[str, Any]:
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Nothing to load: every random choice follows from (seed, step)."""
+
+
+def adamw(module: nn.Module, budget: Optimisation, **more: Any) -> torch.optim.Optimizer:
+    """The optimiser of all stages."""
+    return torch.optim.AdamW(
+        module.parameters(),
+        lr=budget.learning_rate,
+        betas=budget.betas,
+        weight_decay=budget.weight_decay,
+        **more,
+    )
 
 
 def check_slices(batch_size: int, accelerator: Accelerator, accumulate: int) -> None:
@@ -129,11 +193,6 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def spread(count: int, limit: int) -> np.ndarray:
-    """At most `limit` of `count` images, int64, evenly: folders are sorted by class."""
-    return np.arange(min(count, limit)) * count // min(count, limit)
 
 
 def recompute_activations(blocks: Any) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from maskgit.checkpoints import load_tokenizer, weights_sha256
 from maskgit.common.errors import UsageError
-from maskgit.data.fashion_mnist import load_split
-from maskgit.data.image_folder import SPLITS, ImageFolder, open_folder
+from maskgit.data.registry import open_split
+from maskgit.data.source import ImageSource
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.presets import Preset
-from maskgit.training.feed import ArrayImages, ImageSource, decoded
+from maskgit.training.feed import decoded
 from maskgit.training.images import to_tensor
 from maskgit.training.shards import ShardTokens, ShardWriter
 from maskgit.training.tokens import save_tokens
@@ -65,10 +64,9 @@ def tokenize(
         UsageError: bad options, no images, an image that cannot be read, a tokenizer that does not
             fit the preset, or a folder made with other settings.
     """
-    from maskgit.checkpoints import load_tokenizer, weights_sha256
-
     options = options or TokenizeOptions()
-    source, labels, settings = _images(preset, data, options)
+    source = open_split(preset, data, options.split, seed=options.seed)
+    settings = {"preset": preset.name, "split": options.split, **source.settings()}
     augmented = settings["augmentation"] not in (None, "center")
     crops = options.crops or (10 if augmented else 1)
     for name in ("crops", "shard_images", "batch_size"):
@@ -87,12 +85,12 @@ def tokenize(
     if out.suffix == ".npz":
         if crops > 1 or options.processes > 1:
             raise UsageError(f"--out {out}: one file holds one crop and comes from one process")
-        tokens = _encode(tokenizer, source, range(len(labels)), 1, options)[:, 0]
-        save_tokens(out, tokens, labels, sha)
+        tokens = _encode(tokenizer, source, range(len(source)), 1, options)[:, 0]
+        save_tokens(out, tokens, source.labels, sha)
         return
     writer = ShardWriter(
         out,
-        labels,
+        source.labels,
         {**settings, "tokenizer_sha256": sha, "num_codes": preset.num_codes},
         crops=crops,
         num_tokens=preset.num_tokens,
@@ -128,34 +126,6 @@ def encode_images(
         images = to_tensor(source.batch(rows[i : i + batch_size], 0)).to(device)
         parts.append(tokenizer.encode(images).flatten(1).cpu().numpy().astype(np.uint16))
     return np.concatenate(parts)
-
-
-def _images(
-    preset: Preset, data: Path | None, options: TokenizeOptions
-) -> tuple[ImageSource, np.ndarray, dict[str, Any]]:
-    """The images, their labels, and what the tokens depend on besides the tokenizer."""
-    if options.split not in SPLITS:
-        raise UsageError(f"--split {options.split}: expected {' or '.join(SPLITS)}")
-    settings: dict[str, Any] = {"preset": preset.name, "split": options.split}
-    if preset.data != "imagefolder":
-        images, labels = load_split({"train": "train", "val": "test"}[options.split], data)
-        return ArrayImages(images), labels, {**settings, "augmentation": None}
-    source = open_folder(preset, data, options.split, size=preset.image_size, seed=options.seed)
-    augmentation = source.augmentation.describe()
-    deterministic = source.augmentation.crop == "center" and not source.augmentation.flip
-    settings |= {
-        "augmentation": "center" if deterministic else augmentation,
-        "size": preset.image_size,
-        "seed": options.seed,
-        "classes": source.classes,
-        "files_sha256": _names_sha256(source),
-    }
-    return source, source.labels, settings
-
-
-def _names_sha256(source: ImageFolder) -> str:
-    names = (os.path.relpath(path, source.folder) for path in source.paths)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _check_fit(preset: Preset, tokenizer: Tokenizer, path: Path) -> None:

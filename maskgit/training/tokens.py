@@ -6,7 +6,6 @@ the embedded benchmark); `maskgit.training.shards.ShardTokens` maps a folder of 
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +15,14 @@ import torch
 from torch import Tensor
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import output_file
 
 
 class TokenSource(Protocol):
     """What stage 2 asks of its data."""
 
     num_tokens: int  # N
+    crops: int  # of each image
 
     def __len__(self) -> int:
         """Images."""
@@ -64,13 +65,8 @@ class ArrayTokens:
 
 def save_tokens(path: Path, tokens: np.ndarray, labels: np.ndarray, tokenizer_sha256: str) -> None:
     """Write tokens uint16 (n, N), labels (n,) and the tokenizer's hash, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "wb") as file:
+    with output_file(path, "--out") as file:
         np.savez(file, tokens=tokens, labels=labels, tokenizer=np.array(tokenizer_sha256))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def load_tokens(path: Path, tokenizer_sha256: str | None) -> tuple[np.ndarray, np.ndarray]:

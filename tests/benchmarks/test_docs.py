@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks import roofline, summary, work
 from benchmarks.runner import RESULTS
 from maskgit.common.errors import UsageError
-from maskgit.model.transformer import TransformerConfig
+from maskgit.model.config import TransformerConfig
 
 FILES = sorted([*RESULTS.glob("*-cpu.json"), *RESULTS.glob("*-amd.json")])
 
@@ -53,9 +53,8 @@ def test_a_missing_result_file_names_the_command(tmp_path):
 
 def test_the_ablation_is_its_cells_summed_one_by_one():
     from maskgit.presets import get_preset
-    from maskgit.training.stage2 import transformer_config
 
-    config = transformer_config(get_preset("imagenet256"))
+    config = get_preset("imagenet256").transformer_config
     tokens, pixels = summary.ablation_flops()
     cells = 7 * 57 * 3
     # Bounds: every iteration whole, and all but the first with one position only.

@@ -14,7 +14,6 @@ from benchmarks import peers
 from maskgit.common.errors import RunError
 from maskgit.model.transformer import Transformer
 from maskgit.presets import get_preset
-from maskgit.training.stage2 import transformer_config
 
 SIZES = ("embedded", "imagenet256", "imagenet512")
 # A worker that answers as told: parameters, operations, and how it ends.
@@ -51,7 +50,7 @@ def double(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_peer_is_told_the_sizes_of_our_network(size):
     told = peers.sizes_of(size, 8, 4, "distinct", "float32")
-    config = transformer_config(get_preset(size))
+    config = get_preset(size).transformer_config
     with torch.device("meta"):
         model = Transformer(config)
     assert {k: v for k, v in asdict(config).items() if k != "dropout"}.items() <= told.items()

@@ -9,7 +9,6 @@ import torch
 from benchmarks import grid, precision, rates, sampling, training, work
 from benchmarks.sampling import Case
 from maskgit.presets import get_preset
-from maskgit.training.stage2 import transformer_config
 
 ONE = Case(steps=2, images=2, repeats=2, threads=1)
 
@@ -133,7 +132,7 @@ def test_a_training_step_moves_the_weights(tmp_path):
 def test_training_takes_three_times_a_forward():
     """Backward has two products for each of the forward's."""
     preset = get_preset("embedded")
-    config = transformer_config(preset)
+    config = preset.transformer_config
     # The sequence has no mask, and its head is for the codes.
     causal = training.flops_of("autoregressive", preset)
     rows = config.num_tokens

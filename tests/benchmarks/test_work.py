@@ -9,10 +9,10 @@ from benchmarks import work
 from maskgit.decoding import generate
 from maskgit.model import linear
 from maskgit.model.causal import Autoregressive
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.presets import get_preset
 from maskgit.sampling.autoregressive import generate_autoregressive
-from maskgit.training.stage2 import transformer_config
 
 ONEDNN = linear._ONEDNN
 BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
@@ -66,7 +66,7 @@ def test_full_work_is_whole_forwards_with_the_whole_vocabulary(counter):
 
 def test_a_forward_at_the_papers_size():
     """93.4 GFLOP, as counted by hand when the official code was measured."""
-    config = transformer_config(get_preset("imagenet256"))
+    config = get_preset("imagenet256").transformer_config
     assert work.full_flops(config, 1, 1) / 1e9 == pytest.approx(93.4, rel=0.002)
 
 

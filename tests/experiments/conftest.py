@@ -14,8 +14,9 @@ def weights(tmp_path_factory):
     import torch
 
     from maskgit.checkpoints import save_model
-    from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-    from maskgit.model.transformer import Transformer, TransformerConfig
+    from maskgit.model.config import TokenizerConfig, TransformerConfig
+    from maskgit.model.tokenizer import Tokenizer
+    from maskgit.model.transformer import Transformer
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
@@ -69,7 +70,7 @@ def tiny(monkeypatch, tmp_path):
     from dataclasses import replace
 
     from maskgit import presets
-    from maskgit.model.tokenizer import TokenizerConfig
+    from maskgit.model.config import TokenizerConfig
 
     preset = replace(
         presets.get_preset("imagenet256"),

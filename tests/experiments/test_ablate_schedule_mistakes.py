@@ -110,7 +110,8 @@ def test_a_missing_network_is_one_line(run, weights):
 
 def test_a_network_of_another_benchmark_is_one_line(run, tmp_path, weights):
     from maskgit.checkpoints import save_model
-    from maskgit.model.transformer import Transformer, TransformerConfig
+    from maskgit.model.config import TransformerConfig
+    from maskgit.model.transformer import Transformer
 
     copy = tmp_path / "copy"
     shutil.copytree(weights, copy)

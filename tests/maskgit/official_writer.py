@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from maskgit.checkpoints.flax import write_flax
+from maskgit.model.config import TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.presets import Preset, get_preset
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from maskgit.common.errors import UsageError
 from maskgit.decoding import Trace, _sample, generate, mask_least_confident
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.sampling.noise import gumbel, position_uniforms
 from maskgit.schedules import mask_counts, mask_ratio
 from tests.paths import GOLDEN

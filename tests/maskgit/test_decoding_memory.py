@@ -8,7 +8,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from maskgit import decoding
 from maskgit.decoding import bytes_of_a_row, generate
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
 
 CONFIGS = {
     "embedded": TransformerConfig(512, 10, 64, width=128, layers=2, heads=4, mlp=512),

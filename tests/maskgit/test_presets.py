@@ -7,16 +7,9 @@ import torch
 
 from maskgit.common.errors import UsageError
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.presets import PRESETS, get_preset
 from maskgit.schedules import schedule_names
-
-
-def transformer_config(preset):
-    shape = preset.transformer
-    return TransformerConfig(
-        preset.num_codes, preset.num_classes, preset.num_tokens, **dataclasses.asdict(shape)
-    )
 
 
 def count(make, config):
@@ -31,7 +24,7 @@ def count(make, config):
 def test_transformers_have_the_released_size_with_16_and_8_heads(name, parameters, heads):
     preset = get_preset(name, heads=heads)
     assert preset.transformer.heads == (heads or 16)
-    assert count(Transformer, transformer_config(preset)) == parameters
+    assert count(Transformer, preset.transformer_config) == parameters
 
 
 @pytest.mark.parametrize("name", ["imagenet256", "imagenet512", "places2"])
@@ -41,7 +34,7 @@ def test_tokenizers_have_the_released_size(name):
 
 def test_the_paper_s_227_million_are_both_networks():
     preset = get_preset("imagenet256")
-    total = count(Transformer, transformer_config(preset)) + count(Tokenizer, preset.tokenizer)
+    total = count(Transformer, preset.transformer_config) + count(Tokenizer, preset.tokenizer)
     assert round(total / 1e6) == 227  # Table 1
 
 
@@ -53,7 +46,7 @@ def test_grids_and_vocabularies_of_the_full_size(name, side, vocabulary):
     preset = get_preset(name)
     assert preset.grid == (side, side)
     assert preset.num_tokens == side**2
-    config = transformer_config(preset)
+    config = preset.transformer_config
     assert (config.vocab_size, config.mask_id) == (vocabulary, vocabulary - 1)
 
 

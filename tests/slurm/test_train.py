@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskgit.common.errors import UsageError
+from maskgit.training.__main__ import refuse_slurm
 from slurm import train
 from slurm.profile import load_profile
 from tests.slurm.slurm_doubles import wait_for
@@ -31,9 +33,8 @@ def tokens(tmp_path):
     return tmp_path
 
 
-def start(code, folder, name, slurm_train=True):
-    """A training of two processes on one node, whose log and checkpoint are in folder/name; through
-    slurm.train or through maskgit.training --slurm."""
+def start(code, folder, name):
+    """A training of two processes on one node, whose log and checkpoint are in folder/name."""
     flags = "transformer --preset embedded --tokens train.npz --val-tokens val.npz --batch-size 8"
     words = [*flags.split(), "--steps", STEPS, "--checkpoint-every", 4, "--log-every", 1]
     words += ["--tokenizer", ZOO / "tokenizer", "--runs", name, "--out", f"{name}/out"]
@@ -41,9 +42,6 @@ def start(code, folder, name, slurm_train=True):
     command = [sys.executable, "-m", "slurm.train", "--slurm", "local", "--runs", name]
     command += [word for setting in settings for word in ("--slurm-set", setting)]
     command = [*command, "--", *words]
-    if not slurm_train:
-        command = [sys.executable, "-m", "maskgit.training", *words, "--slurm=local"]
-        command += [word for setting in settings for word in ("--slurm-set", setting)]
     done = subprocess.run(
         list(map(str, command)),
         cwd=folder,
@@ -76,7 +74,7 @@ def test_a_requeued_training_has_the_losses_of_one_that_was_not(on_cluster, code
 
     whole = start(code, tokens, "whole")
     wait_for(lambda: train.status_line(whole)[0] == "ended", 240, on_cluster)
-    torn = start(code, tokens, "torn", slurm_train=False)
+    torn = start(code, tokens, "torn")
     wait_for(lambda: list(tokens.glob("torn/embedded/*/checkpoint.pt")), 240, on_cluster)
     on_cluster.run("scontrol", "requeue", torn.job)
     wait_for(lambda: train.status_line(torn)[0] == "requeued", 60, on_cluster)
@@ -162,14 +160,13 @@ def test_the_processes_know_each_other(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("transformer --slurm", "--slurm: expected a value"),
-        ("transformer --slurm --steps 3", "--slurm: expected a value"),
-        ("transformer --slurm-set nodes=2", "--slurm-set: expected --slurm PROFILE with it"),
-        ("transformer --slurm a100x9", "--slurm a100x9: expected one of"),
-        ("cost --slurm local", "cost: expected -- and one of tokenizer"),
+        ("transformer --slurm", "--slurm PROFILE -- transformer`"),
+        ("transformer --slurm --steps 3", "--slurm PROFILE -- transformer --steps 3`"),
+        ("transformer --slurm-set nodes=2", "--slurm PROFILE --slurm-set nodes=2 -- transformer`"),
+        ("tokenizer --slurm=local", "`python -m slurm.train --slurm local -- tokenizer`"),
     ],
 )
-def test_mistakes_in_maskgit_training_are_one_line(arguments, says, tmp_path):
+def test_slurm_is_one_line_in_maskgit_training(arguments, says, tmp_path):
     command = [sys.executable, "-m", "maskgit.training", *arguments.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
@@ -178,11 +175,12 @@ def test_mistakes_in_maskgit_training_are_one_line(arguments, says, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_flags_for_slurm_are_taken_out_of_the_command():
-    from maskgit.training.__main__ import split_slurm
-
-    words = "transformer --slurm a100x8 --steps=3 --slurm-set=nodes=4 --slurm-set mem=9G --seed 1"
-    flags, rest = split_slurm(words.split())
-    assert flags == ["--profile", "a100x8", "--set", "nodes=4", "--set", "mem=9G"]
-    assert rest == ["transformer", "--steps=3", "--seed", "1"]
-    assert split_slurm(rest) == ([], rest)
+def test_training_names_the_command_that_submits_it():
+    words = "transformer --slurm a100x8 --runs r --steps=3 --slurm-set=nodes=4 --slurm-set mem=9G"
+    with pytest.raises(UsageError) as caught:
+        refuse_slurm(words.split())
+    assert (
+        "`python -m slurm.train --slurm a100x8 --slurm-set nodes=4 --slurm-set mem=9G --runs r "
+        "-- transformer --runs r --steps=3`"
+    ) in str(caught.value)
+    refuse_slurm(["transformer", "--runs", "r", "--steps=3"])

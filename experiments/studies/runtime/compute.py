@@ -47,7 +47,8 @@ def compute(context: Context, cell: dict[str, Any]) -> Outcome:
     import torch
 
     from maskgit.decoding import generate
-    from maskgit.model.transformer import Transformer, TransformerConfig
+    from maskgit.model.config import TransformerConfig
+    from maskgit.model.transformer import Transformer
     from maskgit.sampling.autoregressive import Autoregressive, generate_autoregressive
 
     preset, device = context.preset, torch.device(context.device)

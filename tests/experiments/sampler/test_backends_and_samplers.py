@@ -72,7 +72,7 @@ def baseline(weights, tmp_path):
     import torch
 
     from maskgit.checkpoints import save_model
-    from maskgit.model.transformer import TransformerConfig
+    from maskgit.model.config import TransformerConfig
     from maskgit.sampling.autoregressive import Autoregressive
 
     torch.manual_seed(1)

@@ -90,7 +90,8 @@ def cell(**more):
 def test_a_sample_does_not_depend_on_the_part_it_is_in(sampler):
     import torch
 
-    from maskgit.model.transformer import Transformer, TransformerConfig
+    from maskgit.model.config import TransformerConfig
+    from maskgit.model.transformer import Transformer
 
     config = TransformerConfig(
         num_codes=16, num_classes=4, num_tokens=9, width=32, layers=2, heads=2, mlp=64

@@ -17,7 +17,7 @@ def with_baseline(weights, folder):
     import torch
 
     from maskgit.checkpoints import save_model
-    from maskgit.model.transformer import TransformerConfig
+    from maskgit.model.config import TransformerConfig
     from maskgit.sampling.autoregressive import Autoregressive
 
     shutil.copytree(weights, folder, dirs_exist_ok=True)

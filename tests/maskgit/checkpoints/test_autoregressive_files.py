@@ -13,7 +13,7 @@ from maskgit.checkpoints import (
     zoo_path,
 )
 from maskgit.common.errors import UsageError
-from maskgit.model.transformer import TransformerConfig
+from maskgit.model.config import TransformerConfig
 from maskgit.sampling.autoregressive import Autoregressive
 
 

@@ -13,8 +13,8 @@ from maskgit.checkpoints import __main__ as checkpoints_cli
 from maskgit.checkpoints import load_model, load_tokenizer, load_transformer, save_model
 from maskgit.common.records import Record, write_record
 from maskgit.model.causal import Autoregressive
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.model.transformer import TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
 from tests.paths import GOLDEN
 
 TRANSFORMER = GOLDEN / "maskgit_other_checkpoint"

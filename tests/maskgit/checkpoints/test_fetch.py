@@ -13,7 +13,7 @@ from maskgit.checkpoints.fetch import fetch
 from maskgit.common import download as downloads
 from maskgit.common.errors import UsageError
 from maskgit.common.records import read_record, record_path
-from maskgit.model.tokenizer import TokenizerConfig
+from maskgit.model.config import TokenizerConfig
 from maskgit.presets import TransformerShape, get_preset
 from tests.maskgit.common.download_server import serving
 from tests.paths import GOLDEN

@@ -15,8 +15,9 @@ from maskgit.checkpoints import load_tokenizer, load_transformer
 from maskgit.checkpoints.flax import write_flax
 from maskgit.checkpoints.layout import tokenizer_rules, transformer_rules
 from maskgit.common.errors import UsageError
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer
 from maskgit.presets import get_preset
 from tests.maskgit.official_writer import write_official_weights
 from tests.paths import GOLDEN

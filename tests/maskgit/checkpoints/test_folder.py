@@ -18,8 +18,9 @@ from maskgit.checkpoints import (
 )
 from maskgit.checkpoints.flax import write_flax
 from maskgit.common.errors import UsageError
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer
 from tests.paths import GOLDEN
 
 TRANSFORMER = GOLDEN / "maskgit_tiny_checkpoint"

@@ -55,7 +55,7 @@ def test_debian_folder_comes_before_the_download(tmp_path, monkeypatch):
 
 def test_without_any_data_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "none")
-    monkeypatch.setattr(data, "CACHE_FOLDER", tmp_path / "cache")
+    monkeypatch.setenv("MASKGIT_BENCH_CACHE", str(tmp_path / "cache"))
 
     def offline(*args, **kwargs):
         raise RuntimeError("no network")

@@ -13,7 +13,8 @@ from maskgit import checkpoints
 from maskgit.checkpoints import zoo_path
 from maskgit.common.errors import UsageError
 from maskgit.decoding import generate
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.presets import PAPER_SCHEDULES
 from tests.paths import ROOT
 

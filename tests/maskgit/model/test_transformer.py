@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from maskgit.common.errors import UsageError
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
 
 SMALL = TransformerConfig(24, 5, 9, width=32, layers=2, heads=4, mlp=48)
 

@@ -15,7 +15,8 @@ from torch import nn
 from maskgit.common.errors import UsageError
 from maskgit.decoding import Trace
 from maskgit.model.causal import Cache
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.sampling.autoregressive import Autoregressive, generate_autoregressive
 from maskgit.sampling.noise import position_uniforms
 

@@ -7,7 +7,8 @@ import torch
 
 from maskgit.common.errors import UsageError
 from maskgit.decoding import generate
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
 from maskgit.sampling.compiled import MODES, compile_for_sampling
 
 CODES, CLASSES, N = 24, 5, 16

@@ -8,8 +8,8 @@ import torch
 from accelerate import Accelerator
 
 from maskgit.model.causal import Autoregressive
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.model.transformer import TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
 from maskgit.presets import Optimisation, TransformerShape, get_preset
 from maskgit.training.__main__ import main
 from maskgit.training.autoregressive import AutoregressiveLoss, AutoregressiveStage
@@ -120,7 +120,7 @@ def test_learns_a_rule(tmp_path):
     assert results["validation_nll"] < 0.1 * np.log(16)
     assert (tmp_path / "samples" / "0000120.png").is_file()
     tokens, labels = counting_tokens().batch(np.arange(30), 0)
-    with trainer.average.swapped(stage.autoregressive) as model, torch.no_grad():
+    with trainer.average.swapped(stage.model) as model, torch.no_grad():
         expected = -model.log_likelihood(labels, tokens).mean()
     assert results["validation_nll"] == pytest.approx(expected.item(), rel=1e-5)
 

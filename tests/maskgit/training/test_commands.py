@@ -36,7 +36,13 @@ def folder_preset(**changes):
     preset = tiny_preset()
     preset = replace(preset, tokenizer=replace(preset.tokenizer, channels=3))
     return replace(
-        preset, name="tiny", data="imagefolder", crop="random-resized", flip=True, **changes
+        preset,
+        name="tiny",
+        ships=False,
+        data="imagefolder",
+        crop="random-resized",
+        flip=True,
+        **changes,
     )
 
 
@@ -95,7 +101,6 @@ def test_the_embedded_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     cli("tokenizer", *data, *few)
     cli("tokenize", *data)
     assert (tmp_path / "runs/tokens/train.npz").is_file()
-    monkeypatch.setattr("maskgit.training.stage2.VALIDATION_IMAGES", 10)
     cli("transformer", "--schedule", "cosine", *data, *few)
     folder = tmp_path / "runs/weights/transformer-cosine"
     assert load_transformer(folder).config.num_tokens == 64
@@ -154,11 +159,11 @@ def test_full_size_tokenizer_takes_a_step_on_the_cpu(tmp_path):
     )
     from accelerate import Accelerator
 
-    from maskgit.data.image_folder import open_folder
+    from maskgit.data.registry import open_split
     from maskgit.training.stage1 import TokenizerStage
 
     options = RunOptions(run_dir=tmp_path / "run", accumulate=2)
-    train = open_folder(preset, tmp_path, "train", size=256)
+    train = open_split(preset, tmp_path, "train", size=256)
     stage = TokenizerStage(preset, train, None, Accelerator(cpu=True), options)
     scalars = {k: float(v) for k, v in stage.step(0).items()}
     assert all(np.isfinite(v) for v in scalars.values()), scalars
@@ -258,11 +263,10 @@ def test_cost_counts_what_the_official_network_does():
     """93.4 GFLOP for a forward pass is what XLA counts for the official code at this size."""
     from maskgit.model.transformer import Transformer
     from maskgit.training import cost
-    from maskgit.training.stage2 import transformer_config
 
     preset = get_preset("imagenet256")
     with torch.device("meta"):
-        model = Transformer(transformer_config(preset)).eval()
+        model = Transformer(preset.transformer_config).eval()
         tokens = torch.zeros(1, 257, dtype=torch.int64)
     assert cost.count_flops(lambda: model(tokens)) == pytest.approx(93.4e9, rel=0.005)
     # Backward is twice forward; a second forward is added when activations are recomputed.

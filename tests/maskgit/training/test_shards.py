@@ -101,13 +101,11 @@ def test_writers_share_the_shards(tmp_path):
 
 
 def _write_and_die(folder, tokens, labels, kill_in_shard):
-    from maskgit.training import shards
-
     made = writer(folder, tokens, labels)
     for number in made.todo():
         if number == kill_in_shard:
             # In the middle of the file, before it has its name.
-            shards.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+            os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
         rows = made.rows(number)
         made.write(number, tokens[rows.start : rows.stop])
 
@@ -218,7 +216,7 @@ def tiny_tokenizer(path):
 
 def test_images_become_shards_with_the_crops_of_their_epochs(tmp_path):
     """From JPEGs: two processes, against encoding every crop by itself."""
-    from maskgit.data.image_folder import open_folder
+    from maskgit.data.registry import open_split
     from maskgit.training.images import to_tensor
 
     preset, tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
@@ -229,7 +227,7 @@ def test_images_become_shards_with_the_crops_of_their_epochs(tmp_path):
         )
         tokenize(preset, tmp_path, tmp_path / "tokenizer", tmp_path / "out", options)
     source = ShardTokens(tmp_path / "out")
-    images = open_folder(preset, tmp_path, "train", size=8)
+    images = open_split(preset, tmp_path, "train", size=8)
     for image, crop in ((0, 0), (5, 2), (8, 3)):
         expected = tokenizer.encode(to_tensor(images.image(image, crop)[None])).flatten()
         assert torch.equal(source.batch(np.array([image]), crop)[0][0], expected)

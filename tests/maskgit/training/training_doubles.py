@@ -11,9 +11,10 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
+from maskgit.data.source import ArrayImages
+from maskgit.model.config import TokenizerConfig
+from maskgit.model.tokenizer import Tokenizer
 from maskgit.presets import Optimisation, TokenizerLoss, TransformerShape, get_preset
-from maskgit.training.feed import ArrayImages
 from maskgit.training.loop import RunOptions, Trainer
 from maskgit.training.stage1 import TokenizerStage
 from maskgit.training.stage2 import TransformerStage
@@ -81,7 +82,9 @@ def make_stage(kind, preset, options):
         )
     torch.manual_seed(5)
     tokenizer = Tokenizer(preset.tokenizer).eval()
-    return TransformerStage(preset, "cosine", tokens(), tokens(10), tokenizer, accelerator, options)
+    return TransformerStage(
+        preset, tokens(), tokens(10), tokenizer, accelerator, options, schedule="cosine"
+    )
 
 
 def recorded(kind, run_dir, preset=None, *, log=None, kill_at=None, **options):

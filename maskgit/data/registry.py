@@ -1,0 +1,83 @@
+"""The kinds of data that a preset's `data` names. A new kind is a module here and a line below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskgit.common.errors import UsageError
+from maskgit.data import fashion_mnist, image_folder
+from maskgit.data.source import ImageSource
+from maskgit.presets import Preset
+
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One kind of data.
+
+    Attributes:
+        open_split: called as (preset, data, split, size=, seed=) with the folder of --data or None
+            and a split of SPLITS.
+        about: called as (images, crops or None); returns what a model card says of the data.
+        padding: black pixels that each side of an image gets before the tokenizer sees it.
+        one_file: whether the tokens of a split are kept in one file, not in shards.
+        ships: the splits that come with the package; --data names the folder of the others.
+    """
+
+    open_split: Callable[..., ImageSource]
+    about: Callable[[int, int | None], str]
+    padding: int = 0
+    one_file: bool = False
+    ships: tuple[str, ...] = ()
+
+
+DATA_SETS = {
+    "fashion-mnist": DataSet(
+        fashion_mnist.open_split,
+        fashion_mnist.about,
+        padding=fashion_mnist.PADDING,
+        one_file=True,
+        ships=("val",),
+    ),
+    "imagefolder": DataSet(image_folder.open_split, image_folder.about),
+}
+
+
+def data_set(preset: Preset) -> DataSet:
+    """The kind of a preset's data.
+
+    Raises:
+        UsageError: nobody registered it.
+    """
+    if preset.data not in DATA_SETS:
+        raise UsageError(f"data {preset.data}: expected one of {', '.join(DATA_SETS)}")
+    return DATA_SETS[preset.data]
+
+
+def open_split(
+    preset: Preset, data: Path | None, split: str, *, size: int | None = None, seed: int = 0
+) -> Any:
+    """One split of a preset's data: the train split augmented as the preset says, val not.
+
+    Args:
+        preset: whose data.
+        data: the folder of --data; None looks where the kind of data is known to lie.
+        split: "train" or "val".
+        size: pixels a side; None is the preset's.
+        seed: of the augmentation.
+
+    Returns:
+        an ImageSource.
+
+    Raises:
+        UsageError: the split is unknown, is not there, or does not fit the preset.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}: expected {' or '.join(SPLITS)}")
+    return data_set(preset).open_split(
+        preset, data, split, size=size or preset.image_size, seed=seed
+    )

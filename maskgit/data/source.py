@@ -1,0 +1,74 @@
+"""Images as training and measuring read them: a protocol, and images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class ImageSource(Protocol):
+    """One split of a data set; maskgit.data.image_folder.ImageFolder is another one."""
+
+    name: str  # for messages
+    labels: np.ndarray  # int64 (n,)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the class folders; none where the split has no folders."""
+        ...
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """What the images and their labels are read from."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
+        """Rows `picked` int64 (b,) in their epoch -> uint8 (b, H, W, C)."""
+        ...
+
+    def some(self, count: int) -> np.ndarray:
+        """Rows, int64, of at most `count` images that stand for all of them."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What the images depend on, as JSON, for a file of their tokens."""
+        ...
+
+
+class ArrayImages:
+    """Images in memory, in an order that mixes the classes, without augmentation."""
+
+    name = "images in memory"
+    classes: Sequence[str] = ()
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray | None = None, files: Sequence[Path] = ()
+    ):
+        """images: uint8 (n, H, W, C). labels: int64 (n,); None stands for zeros."""
+        self.images, self.files = images, files
+        self.labels = np.zeros(len(images), np.int64) if labels is None else labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
+        """See ImageSource; every epoch is the same."""
+        return self.images[picked]
+
+    def some(self, count: int) -> np.ndarray:
+        """The first ones."""
+        return np.arange(min(count, len(self.images)))
+
+    def settings(self) -> dict[str, Any]:
+        """See ImageSource."""
+        return {"augmentation": None}
+
+
+def spread(count: int, limit: int) -> np.ndarray:
+    """At most `limit` of `count` images, int64, at even distances."""
+    return np.arange(min(count, limit)) * count // min(count, limit)

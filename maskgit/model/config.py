@@ -1,0 +1,63 @@
+"""The sizes of the networks. This module imports no torch, so presets answer at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maskgit.common.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes of the tokenizer; the defaults are the official ImageNet ones (f = 16)."""
+
+    channels: int = 3
+    filters: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    blocks: int = 2
+    num_codes: int = 1024
+    code_dim: int = 256
+    norm_groups: int = 32
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels a side that one code covers."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a Transformer. The defaults are the paper's (heads: as in the released weights)."""
+
+    num_codes: int
+    num_classes: int
+    num_tokens: int  # N, positions of the grid; the sequence has one more, the class
+    width: int = 768
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 3072
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("num_codes", "num_classes", "num_tokens", "width", "layers", "heads", "mlp"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"transformer {name} must be an integer >= 1, got {value!r}")
+        if self.width % self.heads:
+            raise UsageError(
+                f"transformer heads must divide the width {self.width}, got heads={self.heads}"
+            )
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float):
+            raise UsageError(f"transformer dropout must be a number, got {self.dropout!r}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise UsageError(f"transformer dropout must be in [0, 1), got {self.dropout!r}")
+
+    @property
+    def vocab_size(self) -> int:
+        """Codes, classes and the mask."""
+        return self.num_codes + self.num_classes + 1
+
+    @property
+    def mask_id(self) -> int:
+        """The token id of a masked position, the last of the vocabulary."""
+        return self.vocab_size - 1
