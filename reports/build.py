@@ -21,19 +21,20 @@ from pathlib import Path
 from maskgit.common.errors import UsageError
 from reports.load import load_run, read_grid
 
-# Experiment -> module with `make_page(run) -> Page`. A new report is one line here.
-BUILDERS = {
-    "ablate_schedule": "reports.pages.ablate_schedule",
-    "class_conditional": "reports.pages.class_conditional",
-    "decoding_trace": "reports.pages.decoding_trace",
-    "diversity": "reports.pages.diversity",
-    "editing": "reports.pages.editing",
-    "failure_cases": "reports.pages.failure_cases",
-    "panorama": "reports.pages.panorama",
-    "reconstruction": "reports.pages.reconstruction",
-    "rejection_sampling": "reports.pages.rejection_sampling",
-    "runtime": "reports.pages.runtime",
-}
+# Experiments with `make_page(run) -> Page` in reports/pages/NAME.py and a template
+# reports/templates/NAME.md.jinja. A new report is one line here.
+PAGES = (
+    "ablate_schedule",
+    "class_conditional",
+    "decoding_trace",
+    "diversity",
+    "editing",
+    "failure_cases",
+    "panorama",
+    "reconstruction",
+    "rejection_sampling",
+    "runtime",
+)
 MANIFEST = "SHA256SUMS"
 
 
@@ -46,13 +47,13 @@ def build(run_dir: Path, out_dir: Path) -> Path:
     """
     run_dir, out_dir = Path(run_dir), Path(os.path.abspath(out_dir))
     experiment = read_grid(run_dir)["experiment"]
-    if experiment not in BUILDERS:
+    if experiment not in PAGES:
         raise UsageError(
             f"{run_dir / 'grid.json'}: experiment {experiment!r}; "
-            f"there are reports for {', '.join(sorted(BUILDERS))}"
+            f"there are reports for {', '.join(PAGES)}"
         )
     check_out(out_dir)
-    page = importlib.import_module(BUILDERS[experiment]).make_page(load_run(run_dir))
+    page = importlib.import_module(f"reports.pages.{experiment}").make_page(load_run(run_dir))
     try:
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out_dir)
@@ -75,11 +76,7 @@ def check_out(out_dir: Path) -> None:
         raise UsageError(f"--out {out_dir}: is a file; expected a folder for the report")
     if not out_dir.is_dir():
         return
-    try:
-        lines = (out_dir / MANIFEST).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    known = {MANIFEST, *(line[66:] for line in lines)}
+    known = {MANIFEST, *read_manifest(out_dir)}
     foreign = sorted(path.name for path in out_dir.iterdir() if path.name not in known)
     if foreign:
         raise UsageError(
@@ -139,6 +136,15 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def read_manifest(folder: Path) -> set[str]:
+    """Names of the files that a report wrote; empty where it has no manifest."""
+    try:
+        lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return set()
+    return {line[66:] for line in lines}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,9 +11,12 @@ import base64
 import html
 import mimetypes
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-CARRIED = (".csv", ".tex", ".gif", ".png")  # other links (an SVG of a figure) are left out
+from markdown_it import MarkdownIt
+
+LINKED = (".csv", ".tex", ".gif")  # links to other files (a figure's PNG and SVG) are left out
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --ground: #fff; --line: #ccc; --faint: #666;
@@ -47,20 +50,19 @@ dialog.addEventListener("click", () => dialog.close());
 """
 
 
-def body(markdown: str, folder: Path, prefix: str = "") -> str:
+def body(markdown: str, folder: Path, files: Collection[str], prefix: str = "") -> str:
     """The HTML of a report's Markdown.
 
-    folder: where its relative links point. prefix: put before the anchors of headings, so that
-    several reports fit on one page.
+    folder: of the report. files: names of the files in it that the report wrote; only these are
+    put into the page. prefix: put before the anchors of headings, so that several reports fit on
+    one page.
     """
-    from markdown_it import MarkdownIt
-
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
     text = renderer.render(markdown)
     text = text.replace("<table>", '<div class="wide"><table>')
     text = text.replace("</table>", "</table></div>")
-    text = re.sub(r'<img src="([^"]+)"', lambda m: f'<img src="{_data(folder, m[1])}"', text)
-    text = re.sub(r'<a href="([^"]+)">(.*?)</a>', lambda m: _link(folder, m[1], m[2]), text)
+    text = re.sub(r'<img src="([^"]+)"', lambda m: f'<img src="{_data(folder, m[1], files)}"', text)
+    text = re.sub(r'<a href="([^"]+)">(.*?)</a>', lambda m: _link(folder, m[1], m[2], files), text)
     text = re.sub(r"(?<=\. )(?:, )+|(?:, )+(?=, |</p>)", "", text)  # of links left out
     return re.sub(
         r"<h([1-3])>(.*?)</h\1>",
@@ -86,18 +88,17 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
 
 
-def _data(folder: Path, name: str) -> str:
+# What is not a file of the report stays a name, so that nothing else is ever read.
+def _data(folder: Path, name: str, files: Collection[str]) -> str:
     path = folder / name
-    if ":" in name or not path.is_file():
+    if name not in files or path.name != name or path.is_symlink() or not path.is_file():
         return html.escape(name)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _link(folder: Path, target: str, text: str) -> str:
-    path = folder / target
+def _link(folder: Path, target: str, text: str, files: Collection[str]) -> str:
     if ":" in target or target.startswith("#") or target.endswith((".md", ".html")):
         return f'<a href="{target}">{text}</a>'
-    if path.suffix not in CARRIED or path.suffix == ".png" or not path.is_file():
-        return ""
-    return f'<a href="{_data(folder, target)}" download="{html.escape(path.name)}">{text}</a>'
+    data = _data(folder, target, files) if target.endswith(LINKED) else ""
+    return f'<a href="{data}" download="{target}">{text}</a>' if data.startswith("data:") else ""

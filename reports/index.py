@@ -16,14 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from maskgit.common.errors import UsageError
-from reports import html
-from reports.tables import DASH, Table
-
-INTRODUCTION = (
-    "Every table and figure of the paper that was run, and what became of its claims. A verdict is "
-    "one of: reproduced, trend reproduced, not reproduced, not comparable (why), not run (why). "
-    "The rules and tolerances stand in `reports/paper_values.toml`, set before the runs."
-)
+from reports import escape
+from reports.build import read_manifest
+from reports.tables import Column, Table
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -44,44 +39,55 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def to_markdown(title: str, entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """The index as Markdown. entries: (link to the report, its summary), in reading order."""
-    lines = [f"# {title}", "", INTRODUCTION, "", "## Claims", ""]
+    from reports.page import environment, unwrapped, verdict_words
+
     claims = [
-        [
-            f"[{summary['title']}]({link})",
-            verdict["title"],
-            verdict["paper"],
-            verdict["ours"] or DASH,
-            _verdict(verdict["verdict"], "; ".join(verdict["why"])),
-        ]
+        {
+            "report": escape.link(summary["title"], link),
+            "title": verdict["title"],
+            "paper": verdict["paper"],
+            "ours": verdict["ours"] or None,
+            "verdict": verdict_words(verdict["verdict"], "; ".join(verdict["why"])),
+        }
         for link, summary in entries
         for verdict in summary["verdicts"]
     ]
-    head = ["Report", "Claim of the paper", "Paper", "Ours", "Verdict"]
-    lines += [Table("", "", head, claims, align="lllll").to_markdown(), ""]
-    rows = [
-        [
-            f"[{row['what']}]({link})",
-            row["paper"],
-            row["ours"],
-            str(row["n"] or DASH),
-            str(row["seeds"] or DASH),
-            row["difference"],
-            _verdict(row["verdict"], row["why"]),
-        ]
+    numbers = [
+        row
+        | {
+            "what": escape.link(row["what"], link),
+            "n": row["n"] or None,
+            "seeds": row["seeds"] or None,
+            "verdict": verdict_words(row["verdict"], row["why"]),
+        }
         for link, summary in entries
         for row in summary["rows"]
     ]
-    head = ["Row", "Paper", "Ours, mean ± sd", "Samples", "Seeds", "Difference", "Verdict"]
-    if rows:
-        lines += ["## Numbers", "", Table("", "", head, rows, align="lrrrrrl").to_markdown(), ""]
-    lines += ["## Reports", ""]
-    for link, summary in entries:
-        lines.append(f"- [{summary['title']}]({link}): {' '.join(summary['finding'])}")
-    return "\n".join(lines) + "\n"
+    template = environment(escape.markdown).get_template("index.md.jinja")
+    return unwrapped(
+        template.render(
+            title=title,
+            claims=_table(CLAIMS, claims, "lllll"),
+            numbers=_table(NUMBERS, numbers, "lrrrrrl") if numbers else "",
+            reports=[
+                (escape.link(s["title"], link), " ".join(s["finding"])) for link, s in entries
+            ],
+        )
+    )
 
 
-def _verdict(word: str, why: str) -> str:
-    return f"**{word}**" + (f" ({why})" if why else "")
+CLAIMS = {"report": "Report", "title": "Claim of the paper", "paper": "Paper", "ours": "Ours"}
+CLAIMS |= {"verdict": "Verdict"}
+NUMBERS = {"what": "Row", "paper": "Paper", "ours": "Ours, mean ± sd", "n": "Samples"}
+NUMBERS |= {"seeds": "Seeds", "difference": "Difference", "verdict": "Verdict"}
+
+
+def _table(heads: dict[str, str], rows: list[dict[str, Any]], align: str) -> escape.Own:
+    columns = [
+        Column(name, head, align=side)
+        for (name, head), side in zip(heads.items(), align, strict=True)
+    ]
+    return escape.Own(Table("", columns, rows).to_markdown())
 
 
 def build_index(folders: Sequence[Path], out: Path, title: str = "MaskGIT, reproduced") -> Path:
@@ -90,18 +96,20 @@ def build_index(folders: Sequence[Path], out: Path, title: str = "MaskGIT, repro
     Raises:
         UsageError: a folder without a report, or `out` cannot be written.
     """
+    from reports import html
+
     summaries = [read_summary(folder) for folder in folders]
     links = [Path(os.path.relpath(folder, out)).as_posix() for folder in folders]
     markdown = to_markdown(
         title, [(f"{link}/report.md", s) for link, s in zip(links, summaries, strict=True)]
     )
-    inner = to_markdown(
-        title, [(f"#{s['experiment']}-{html.anchor(s['title'])}", s) for s in summaries]
-    )
-    parts = [html.body(inner, out)]
+    anchors = [f"#{s['experiment']}-{html.anchor(s['title'])}" for s in summaries]
+    inner = to_markdown(title, list(zip(anchors, summaries, strict=True)))
+    parts = [html.body(inner, out, ())]
     for folder, summary in zip(folders, summaries, strict=True):
         text = (folder / "report.md").read_text(encoding="utf-8")
-        parts.append(html.body(text, folder, f"{summary['experiment']}-"))
+        files = read_manifest(folder)
+        parts.append(html.body(text, folder, files, f"{summary['experiment']}-"))
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "index.html", html.page(title, *parts))

@@ -11,20 +11,39 @@ import hashlib
 import json
 import math
 import re
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskgit.common.errors import UsageError
+from reports.means import Mean, sentence
+from reports.tables import MEAN_SD, Column
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 ABSOLUTE_PATH = re.compile(r"(?<![\w./])/(?:[^\s:;,'\"()/]+/)+")
+# Until every grid.json has them: label, digits, direction of the metrics.
+METRICS: dict[str, dict[str, Any]] = {
+    "fid": {"label": "FID", "digits": 2, "direction": "lower"},
+    "is": {"label": "IS", "digits": 2, "direction": "higher"},
+    "precision": {"label": "precision", "digits": 3, "direction": "higher"},
+    "recall": {"label": "recall", "digits": 3, "direction": "higher"},
+    "kid": {"label": "KID", "digits": 4, "direction": "lower"},
+    "nll": {"label": "NLL", "digits": 3, "direction": ""},
+}
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell of the grid. `status` is done, failed or missing; `reason` is empty when done."""
+    """One cell of the grid. `status` is done, failed, missing or set aside; `reason` is empty when
+    it is done."""
 
     key: str
     cell: dict[str, Any]
@@ -32,6 +51,11 @@ class Entry:
     reason: str
     result: dict[str, Any]
     folder: Path
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What the result says about how it was measured."""
+        return self.result.get("protocol", {})
 
     def metric(self, name: str) -> float:
         """The metric's value, or NaN where it is absent, null or not finite."""
@@ -45,13 +69,29 @@ class Entry:
         return str(self.result.get("metrics", {}).get(name, {}).get("id", ""))
 
     def why_missing(self, name: str) -> str:
-        """The reason, in one line, why a done cell has no usable value of this metric."""
+        """Why the cell has no usable value of this metric, in one line."""
+        if self.status != "done":
+            return self.reason
         reason = self.result.get("missing", {}).get(name)
         if reason:
             return one_line(reason, 400)
         if name in self.result.get("metrics", {}):
             return "not a finite number"
         return "not in the result"
+
+    def arrays(self, *needed: str) -> dict[str, Any]:
+        """What the cell's samples.npz holds; empty where it cannot be read or lacks what is needed.
+
+        needed: names of arrays.
+        """
+        import numpy as np
+
+        try:
+            with np.load(self.folder / "samples.npz", allow_pickle=False) as stored:
+                found = {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return {}
+        return found if set(needed) <= set(found) else {}
 
 
 @dataclass(frozen=True)
@@ -64,9 +104,102 @@ class Run:
     protocol: dict[str, Any]
     models: dict[str, Any]
     entries: tuple[Entry, ...]
+    metrics: dict[str, dict[str, Any]]  # name -> label, digits, direction, unit
+    command: str = ""  # asks for the same cells
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row for each finite value of a cell that is done: its settings, `metric`, `value`.
+
+        A metric that is measured at several rates (`fid@0.5`) is one metric with the rate in `at`.
+        """
+        import pandas as pd
+
+        rows = []
+        for entry in self.with_status("done"):
+            for name in entry.result["metrics"]:
+                metric, _, at = name.partition("@")
+                value = entry.metric(name)
+                place = {"metric": metric, "at": float(at) if at else math.nan, "value": value}
+                if math.isfinite(value):
+                    rows.append({**entry.cell, **place})
+        names = {name: None for entry in self.entries for name in entry.cell}
+        return pd.DataFrame(rows, columns=[*names, "metric", "at", "value"])
+
+    def select(self, metric: str, **settings: Any) -> pd.DataFrame:
+        """The rows of `frame` of one metric and of the cells that have these settings."""
+        frame = self.frame[self.frame["metric"] == metric]
+        for name, value in settings.items():
+            frame = frame[frame[name] == value] if name in frame else frame[:0]
+        return frame
+
+    def mean(self, metric: str, **settings: Any) -> Mean:
+        """Over the cells that have these settings and the metric, as a rule one a seed."""
+        return Mean.of(self.select(metric, **settings)["value"])
+
+    def means(self, metric: str, by: str, **settings: Any) -> dict[Any, Mean]:
+        """The mean for each value of the setting `by`, in order; only where there is a value."""
+        frame = self.select(metric, **settings)
+        if by not in frame:
+            return {}
+        return {value: Mean.of(group) for value, group in frame.groupby(by)["value"]}
+
+    def pick(self, **settings: Any) -> list[Entry]:
+        """The cells that are done and have these settings."""
+        return [entry for entry in self.asked(**settings) if entry.status == "done"]
+
+    def asked(self, **settings: Any) -> list[Entry]:
+        """The cells that were asked for and have these settings, done or not."""
+        return [e for e in self.entries if all(e.cell.get(k) == v for k, v in settings.items())]
 
     def with_status(self, status: str) -> list[Entry]:
+        """The cells in this state."""
         return [entry for entry in self.entries if entry.status == status]
+
+    def why(self, metric: str, **settings: Any) -> str:
+        """Why a cell with these settings has no value of a metric; empty if all have one."""
+        for entry in self.asked(**settings):
+            if not math.isfinite(entry.metric(metric)):
+                return entry.why_missing(metric)
+        return ""
+
+    def why_missing(self, what: str) -> str:
+        """Why the run as a whole does without something (`CAS`); empty if it does not."""
+        return one_line(self.protocol.get("missing", {}).get(what, ""), 400)
+
+    def values_of(self, name: str, **settings: Any) -> list[Any]:
+        """The different values of a setting over all cells asked for, in order."""
+        return sorted({e.cell[name] for e in self.asked(**settings) if name in e.cell})
+
+    def told(self, name: str) -> Any:
+        """What the protocol says about something, or a question mark."""
+        return self.protocol.get(name, "?")
+
+    def count(self, name: str = "num_samples") -> int:
+        """A number of the protocol, such as how many samples or images a cell has; 0 without."""
+        return int(self.protocol.get(name, 0))
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its number where the run has no names."""
+        names = self.protocol.get("class_names", [])
+        return str(names[label]) if label < len(names) else f"class {label}"
+
+    def label(self, metric: str) -> str:
+        """The metric's label, as it stands in a sentence and beside an axis."""
+        return str(self.metrics.get(metric, {}).get("label", metric))
+
+    def column(
+        self, metric: str, note: str = "", parts: Sequence[str] = MEAN_SD, **settings: Any
+    ) -> Column:
+        """The metric's column of a table: its label with an arrow, and its digits.
+
+        note: stands in brackets behind the label.
+        """
+        about = self.metrics.get(metric, {})
+        head = sentence(self.label(metric)) + ARROWS[about.get("direction", "")]
+        head += f" ({note})" if note else ""
+        digits = int(about.get("digits", 2))
+        return Column(metric, head, **{"digits": digits, "parts": parts, **settings})
 
 
 def one_line(text: object, limit: int = 200) -> str:
@@ -108,7 +241,8 @@ def read_grid(run_dir: Path) -> dict[str, Any]:
     cells = grid.get("cells")
     if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise UsageError(f"{path}: cells must be a list of {{key, cell}} with plain folder names")
-    for field in ("protocol", "models"):
+    grid.setdefault("metrics", METRICS)
+    for field in ("protocol", "models", "metrics"):
         if not isinstance(grid.setdefault(field, {}), dict):
             raise UsageError(f"{path}: {field} must be an object, not {grid[field]!r:.40}")
     return grid
@@ -127,9 +261,15 @@ def load_run(run_dir: Path) -> Run:
     unique = {item["key"]: item["cell"] for item in grid["cells"]}
     entries = [_entry(run_dir / "cells" / key, key, cell) for key, cell in unique.items()]
     entries.sort(key=lambda entry: (canonical_json(entry.cell), entry.key))
-    preset = str(grid.get("preset", ""))
     return Run(
-        run_dir, grid["experiment"], preset, grid["protocol"], grid["models"], tuple(entries)
+        folder=run_dir,
+        experiment=grid["experiment"],
+        preset=str(grid.get("preset", "")),
+        protocol=grid["protocol"],
+        models=grid["models"],
+        entries=tuple(entries),
+        metrics=grid["metrics"],
+        command=str(grid.get("command", "")),
     )
 
 

@@ -1,114 +1,170 @@
-"""A page: what every report consists of, before it becomes Markdown and HTML.
+"""A page: the report of one run, before it becomes Markdown and HTML.
 
-An experiment's builder returns a Page; writing it puts `report.md`, `report.html`, `summary.json`
-and the files of its tables and figures into one folder. An index of several pages reads the
-summaries only.
+An experiment's module in reports/pages computes a Page: verdicts, numbers beside the paper's, and
+the values, tables and figures that its template in reports/templates prints. The template holds the
+words. Writing the page puts `report.md`, `report.html`, `summary.json` and the files of its tables
+and figures into one folder. An index of several pages reads the summaries only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reports import html
-from reports.figures.curves import Figure
-from reports.rows import Row
-from reports.tables import Table
-from reports.verdicts.schedules import Verdict
+import jinja2
 
+from reports import escape, html, means
+from reports.figures.style import Figure
+from reports.load import Run
+from reports.paper import paper_values
+from reports.provenance import provenance
+from reports.tables import Column, Table
+from reports.verdicts import Verdict
+from reports.verdicts.numbers import PaperNumber
 
-@dataclass(frozen=True)
-class Text:
-    """A paragraph, or a list when `items` is given. Markdown inside a line is allowed."""
-
-    text: str
-    items: Sequence[str] = ()
-
-    kind = "text"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and its blocks, in reading order."""
-
-    heading: str
-    blocks: Sequence[Text | Table | Figure]
+FEW_SAMPLES = 10_000  # below, the bias of FID is worth a word
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Page:
-    """One experiment's report. `status` says in one line how much of it ran."""
+    """One experiment's report.
+
+    experiment: names the template. values: what the template reads beside the run, the verdicts
+    and the facts. numbers: of the paper beside ours, for the index. facts: plain data that
+    summary.json has for other programs.
+    """
 
     experiment: str
-    title: str
-    finding: Sequence[str]
-    status: str
-    verdicts: Sequence[Verdict]
-    sections: Sequence[Section]
-    facts: dict[str, Any] = field(default_factory=dict)
-    rows: Sequence[Row] = ()  # numbers of the paper beside ours, for the index
+    run: Run | None = None
+    verdicts: Sequence[Verdict] = ()
+    numbers: Sequence[PaperNumber] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The heading, as plain text."""
+        return " ".join(self._block("title"))
+
+    @property
+    def finding(self) -> list[str]:
+        """What was found, in sentences of plain text: each is a line of the template's block."""
+        return self._block("finding")
+
+    @property
+    def status(self) -> str:
+        """How much of the run is there, as plain text."""
+        return " ".join(self._block("status"))
 
     def write(self, folder: Path) -> Path:
         """Writes the page into an existing empty folder; returns the path of its report.md."""
-        for section in self.sections:
-            for block in section.blocks:
-                if isinstance(block, Table | Figure):
-                    block.write(folder)
-        summary = json.dumps(self.summary(), indent=1, sort_keys=True, ensure_ascii=False)
-        (folder / "summary.json").write_text(summary + "\n", encoding="utf-8", newline="\n")
-        path = folder / "report.md"
-        markdown = self.to_markdown()
-        path.write_text(markdown, encoding="utf-8", newline="\n")
-        page = html.page(self.title, html.body(markdown, folder))
-        (folder / "report.html").write_text(page, encoding="utf-8", newline="\n")
-        return path
+        markdown, files = self.to_markdown(folder)
+        texts = {
+            "report.md": markdown,
+            "report.html": html.page(self.title, html.body(markdown, folder, files)),
+            "summary.json": json.dumps(self.summary(), indent=1, sort_keys=True, ensure_ascii=False)
+            + "\n",
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        return folder / "report.md"
 
-    def to_markdown(self) -> str:
-        import jinja2
+    def to_markdown(self, folder: Path) -> tuple[str, set[str]]:
+        """The report's Markdown and the names of the files that its tables and figures wrote."""
+        files: set[str] = set()
 
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=False,
-        )
-        return environment.get_template("page.md.jinja").render(page=self)
-
-    def verdict_table(self) -> Table:
-        head = ["Claim of the paper", "Paper", "Ours", "Verdict"]
-        rows = []
-        for verdict in self.verdicts:
-            why = f" ({'; '.join(verdict.why)})" if verdict.why else ""
-            rows.append(
-                [verdict.title, verdict.paper, verdict.ours or "–", f"**{verdict.verdict}**{why}"]
+        def show(block: Table | Figure, caller: Callable[[], str] = str) -> escape.Own:
+            caption = " ".join(caller().split())
+            block.write(folder, caption)
+            files.update(block.files)
+            links = ", ".join(
+                escape.link(name.rsplit(".", 1)[1].upper(), name) for name in block.files
             )
-        return Table("", "Verdicts", head, rows, align="llll")
+            if isinstance(block, Table):
+                shown = block.to_markdown()
+            else:
+                shown = f"![{escape.markdown(block.alt)}]({block.files[0]})"
+            return escape.Own(f"\n\n{shown}\n\n{caption} {links}".rstrip() + "\n\n")
+
+        template = environment(escape.markdown).get_template(f"{self.experiment}.md.jinja")
+        return unwrapped(template.render(self._context() | {"show": show})), files
 
     def summary(self) -> dict[str, Any]:
         """What an index page needs: finding, status, one row a verdict, and further facts."""
-        rows = [
-            {
-                "claim": verdict.claim,
-                "title": verdict.title,
-                "paper": verdict.paper,
-                "ours": verdict.ours,
-                "verdict": verdict.verdict,
-                "why": list(verdict.why),
-            }
-            for verdict in self.verdicts
-        ]
         return {
             "schema": 1,
             "experiment": self.experiment,
             "title": self.title,
-            "finding": list(self.finding),
+            "finding": self.finding,
             "status": self.status,
-            "verdicts": rows,
-            "facts": self.facts,
-            "rows": [row.summary() for row in self.rows],
+            "verdicts": [verdict.summary() for verdict in self.verdicts],
+            "facts": dict(self.facts),
+            "rows": [number.summary() for number in self.numbers],
         }
+
+    def _context(self) -> dict[str, Any]:
+        names = ("run", "verdicts", "numbers", "facts")
+        context = {name: getattr(self, name) for name in names} | dict(self.values)
+        context["verdict_table"] = verdict_table(self.verdicts)
+        context |= {"paper": paper_values(), "few_samples": FEW_SAMPLES}
+        return context | (provenance(self.run) if self.run else {})
+
+    def _block(self, name: str) -> list[str]:
+        template = environment(str).get_template(f"{self.experiment}.md.jinja")
+        text = "".join(template.blocks[name](template.new_context(self._context())))
+        return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def environment(finalize: Callable[[Any], str]) -> jinja2.Environment:
+    """The templates, and what they may use. finalize: turns each printed value into text."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    made.filters |= {
+        "number": means.number,
+        "percent": means.percent,
+        "and_list": means.and_list,
+        "sentence": means.sentence,
+        "code": escape.code,
+    }
+    return made
+
+
+def unwrapped(text: str) -> str:
+    """Markdown with each paragraph and each item of a list on one line, and single empty lines."""
+    paragraphs = []
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        joined = re.sub(r"\n(?!\||- |#)", " ", paragraph.strip())
+        paragraphs.append(re.sub(r" {2,}", " ", joined) if joined[:1] != "|" else joined)
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """One row a claim, with its verdict and what limits it."""
+    heads = {"title": "Claim of the paper", "paper": "Paper", "ours": "Ours", "word": "Verdict"}
+    columns = [Column(name, head, align="l") for name, head in heads.items()]
+    rows = [
+        {
+            "title": verdict.title,
+            "paper": verdict.paper,
+            "ours": verdict.ours or None,
+            "word": verdict_words(verdict.verdict, "; ".join(verdict.why)),
+        }
+        for verdict in verdicts
+    ]
+    return Table("", columns, rows)
+
+
+def verdict_words(word: str, why: str) -> escape.Own:
+    """The verdict in bold, with its reasons."""
+    return escape.Own(f"**{word}**" + (f" ({escape.markdown(why)})" if why else ""))

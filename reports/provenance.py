@@ -1,87 +1,91 @@
-"""What stands behind the numbers: protocol, models, weights, versions, the state of cells."""
+"""What stands behind the numbers of every page: protocol, networks, versions, states of cells.
+
+The words are in templates/provenance.md.jinja, which closes every page.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.figures.curves import Figure
-from reports.load import Entry, one_line
-from reports.page import Section, Text
-from reports.pages.schedule_data import METRICS, ScheduleData, weights_of
-from reports.tables import DASH, Table
+from reports.load import Entry, Run, one_line
+from reports.means import DASH
+from reports.tables import Column, Table, text_table
 
-MOST_LISTED = 40
-USUAL_FEATURES = {"embedded": "fashion-resnet"}
+MOST_LETTERS = 100  # of a printed value; the CSV has it whole
+MOST_LISTED = 40  # cells with one reason
+ELSEWHERE = ("class_names", "code", "flags", "gamma", "metrics", "missing", "transformer")
 
 
-def protocol_section(data: ScheduleData) -> Section:
-    """What every cell shares, the model cards, weights and library versions."""
-    told = ("gamma", "class_names", "metrics", "transformer", "flags", "missing")
+def provenance(run: Run) -> dict[str, Any]:
+    """The values that the template prints."""
+    states = status_words(run)
+    return {
+        "protocol_table": _protocol_table(run),
+        "card_tables": _card_tables(run),
+        "provenance_table": _provenance_table(run),
+        "cells_table": _cells_table(run),
+        "cells_missing": _not_done(run),
+        "lacking": missing_words(run),
+        "states": states,
+        "cells_and_seeds": f"{states}{_seed_words(run)}",
+    }
+
+
+def status_words(run: Run) -> str:
+    """`6 of 8 cells, 1 failed, 1 missing`."""
+    counts = Counter(entry.status for entry in run.entries)
+    parts = [f"{counts['done']} of {len(run.entries)} cells"]
+    states = ("failed", "missing", "set aside")
+    return ", ".join(parts + [f"{counts[state]} {state}" for state in states if counts[state]])
+
+
+def _seed_words(run: Run) -> str:
+    seeds = run.values_of("seed")
+    return f", seeds {', '.join(map(str, seeds))} (n={len(seeds)})" if seeds else ""
+
+
+def missing_words(run: Run) -> list[str]:
+    """Why cells that are done lack metrics that were asked for: `fid, kid: 4 x reason`."""
+    reasons: dict[str, Counter[str]] = {}
+    for entry in run.with_status("done"):
+        for metric in entry.result.get("missing", {}):
+            reasons.setdefault(metric, Counter())[entry.why_missing(metric)] += 1
+        for metric in entry.result["metrics"]:
+            if entry.metric(metric) != entry.metric(metric):
+                reasons.setdefault(metric, Counter())[entry.why_missing(metric)] += 1
+    found: dict[tuple[str, int], list[str]] = {}
+    for metric in sorted(reasons, key=_by_label(run)):
+        for reason, count in sorted(reasons[metric].items()):
+            found.setdefault((reason, count), []).append(metric)
+    return [f"{', '.join(names)}: {n} x {reason}" for (reason, n), names in found.items()]
+
+
+def _by_label(run: Run) -> Any:
+    order = list(run.metrics)
+    return lambda name: (order.index(name) if name in order else len(order), name)
+
+
+def _protocol_table(run: Run) -> Table:
     rows = [
-        [name, _short(value)]
-        for name, value in sorted(data.run.protocol.items())
-        if name not in told
+        [name, _words(value)]
+        for name, value in sorted(run.protocol.items())
+        if name not in ELSEWHERE
     ]
-    rows += [["seeds", ", ".join(map(str, data.seeds))], ["n", str(len(data.seeds))]]
-    done = [data.entries[k] for k in data.frame[data.frame["status"] == "done"]["key"]]
-    blocks: list[Text | Table | Figure] = [
-        Text(f"The command: `{command(data)}`"),
-    ]
-    if transformer := data.run.protocol.get("transformer"):
-        blocks.append(Text(f"Models: {one_line(transformer)}."))
-    blocks.append(
-        Table("protocol", "What every cell shares.", ["Setting", "Value"], rows, "ll", latex=False)
-    )
-    blocks += _model_tables(data)
-    blocks.append(_provenance_table(done))
-    return Section("Protocol and provenance", blocks)
+    seeds = run.values_of("seed")
+    rows += [["seeds", ", ".join(map(str, seeds))], ["n", str(len(seeds))]]
+    return text_table("protocol", ["Setting", "Value"], rows)
 
 
-def command(data: ScheduleData) -> str:
-    """The command line that asks for these cells: what the report shows can be made again."""
-    script, cells = data.run.experiment, [entry.cell for entry in data.entries.values()]
-    words = [f"python experiments/{script}.py --T {_compact(data.steps)}"]
-    words.append(f"--schedules {','.join(data.schedules)}")
-    words.append(f"--seeds {','.join(map(str, data.seeds))}")
-    for flag, name in (("--num-samples", "num_samples"), ("--preset", "preset")):
-        values = sorted({str(cell[name]) for cell in cells if name in cell})
-        words += [f"{flag} {value}" for value in values]
-    asked = data.run.protocol.get("metrics", METRICS)
-    if not set(METRICS) <= set(asked):
-        words.append(f"--metrics {','.join(metric for metric in METRICS if metric in asked)}")
-    temperatures = {cell.get("choice_temperature", 4.5) for cell in cells} - {4.5}
-    words += [f"--choice-temperature {value:g}" for value in sorted(temperatures)]
-    # The embedded benchmark's command is short: what its preset has anyway is not repeated.
-    usual = {"features": USUAL_FEATURES.get(data.run.preset, "")}
-    usual |= {"backend": "torch", "precision": "float32", "mode": "eager"}
-    for name, value in usual.items():
-        others = {str(cell[name]) for cell in cells if name in cell} - {value}
-        words += [f"--{name} {other}" for other in sorted(others)]
-    flags = data.run.protocol.get("flags", [])
-    words += [f"{one_line(flag)} FOLDER" for flag in flags if isinstance(flag, str)]
-    return " ".join(words)
+def _card_tables(run: Run) -> list[Table]:
+    """What all cards of the networks say alike, and what differs, a row for each network.
 
-
-# 4, 5, 6, 8 is "4..6,8": the grammar of --T.
-def _compact(steps: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for step in steps:
-        if runs and step == runs[-1][-1] + 1:
-            runs[-1].append(step)
-        else:
-            runs.append([step])
-    parts = [f"{run[0]}..{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs]
-    return ",".join(parts)
-
-
-# What all cards say alike stands once; what differs has a row a schedule. The CSV has every field.
-def _model_tables(data: ScheduleData) -> list[Table]:
+    The CSV has every field. A value that differs only by the network's name counts as alike.
+    """
     cards = {
-        schedule: {field: _short(value) for field, value in _flat(card).items()}
-        for schedule in data.schedules
-        if isinstance(card := data.run.models.get(schedule), dict)
+        str(name): {field: _words(value) for field, value in _flat(card).items()}
+        for name, card in sorted(run.models.items())
+        if isinstance(card, dict)
     }
     fields = sorted({field for card in cards.values() for field in card})
     if not fields:
@@ -89,99 +93,129 @@ def _model_tables(data: ScheduleData) -> list[Table]:
     alike, differing = [], []
     for field in fields:
         values = {card.get(field, DASH) for card in cards.values()}
-        named = {card.get(field, DASH).replace(s, "SCHEDULE") for s, card in cards.items()}
+        named = {card.get(field, DASH).replace(_own(n), "SCHEDULE") for n, card in cards.items()}
         same = values if len(values) == 1 else named
-        if len(same) == 1 and len(cards) > 1:
-            alike.append([field, same.pop()])
+        if len(same) == 1:
+            alike.append([field, one_line(same.pop(), MOST_LETTERS)])
         else:
             differing.append(field)
-    exact = [[s, *(card.get(field, "") for field in fields)] for s, card in cards.items()]
-    rows = [
-        [s, *(_shorter(card.get(field, DASH)) for field in differing)] for s, card in cards.items()
+    columns = [Column("name", "Network", align="l")]
+    columns += [
+        Column(field, field.replace("_", " ") if field in differing else "", align="l")
+        for field in fields
     ]
-    head = ["Schedule", *(field.replace("_", " ") for field in differing)]
-    caption = "**Models.** From the cards of the transformers, one a schedule: what differs."
-    data_columns = (["schedule", *fields], exact)
-    tables = [Table("models", caption, head, rows, data=data_columns, latex=False)]
-    if alike:
-        caption = "What the cards of the transformers have in common."
-        tables.append(Table("", caption, ["Card", "Value"], alike, "ll"))
-    return tables
+    whole = Table("", columns, [{"name": name} | card for name, card in cards.items()])
+    rows = [
+        {field: one_line(_short(value), MOST_LETTERS) for field, value in row.items()}
+        for row in whole.rows
+    ]
+    tables = [Table("models", columns, rows, latex=False, detail=whole)]
+    return tables + ([text_table("", ["Card", "Value"], alike)] if alike else [])
 
 
-# {"results": {"nll": 3.6}} is "results nll" in a table.
-def _flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+# A network's name is its schedule, or ends in it: `transformer-cosine`.
+def _own(name: str) -> str:
+    return name.rpartition("-")[2]
+
+
+def _flat(card: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"results": {"nll": 3.6}} is "results nll" in a table."""
     flat: dict[str, Any] = {}
     for field, value in card.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{field} ")
         else:
-            flat[prefix + field] = value
+            flat[f"{prefix}{field}"] = value
     return flat
 
 
-# A sha256 stands in full among the weights; here its head is enough.
-def _shorter(text: str) -> str:
-    is_sha = len(text) == 64 and not set(text) - set("0123456789abcdef")
-    return f"{text[:12]}…" if is_sha else text
-
-
-def _provenance_table(done: Sequence[Entry]) -> Table:
+def _provenance_table(run: Run) -> Table:
+    """Ids of metrics, fingerprints of code, weights and versions, with the cells that have them."""
     used: Counter[tuple[str, str, str]] = Counter()
-    for entry in done:
+    for entry in run.with_status("done"):
+        for metric in entry.result["metrics"]:
+            used["metric", metric.partition("@")[0], entry.metric_id(metric)] += 1
         for role, sha in weights_of(entry).items():
-            label = f"{role} ({entry.cell.get('schedule')})" if role == "transformer" else role
-            used["weights", label, sha] += 1
-        versions = entry.result.get("protocol", {}).get("versions", {})
-        for library, version in versions.items():
+            schedule = entry.cell.get("schedule")
+            name = f"{role} ({schedule})" if role == "transformer" and schedule else role
+            used["weights", name, sha] += 1
+        for library, version in entry.protocol.get("versions", {}).items():
             used["version", str(library), str(version)] += 1
-    rows = [[kind, name, f"`{value}`", str(n)] for (kind, name, value), n in sorted(used.items())]
-    exact = [[*key, n] for key, n in sorted(used.items())]
-    caption = "**Provenance.** Weights (sha256) and library versions, as noted in the results."
+    for name, sha in run.protocol.get("code", {}).items():
+        used["code", str(name), str(sha)] = len(run.entries)
+    names = ("kind", "name", "value", "cells")
+    rows = [dict(zip(names, (*key, n), strict=True)) for key, n in sorted(used.items())]
+    columns = [Column(name, name.capitalize(), align="l") for name in names[:3]]
+    return Table("provenance", [*columns, Column("cells", "Cells")], rows, latex=False)
+
+
+def _cells_table(run: Run) -> Table:
+    """How many cells are in each state; the CSV has a row for each cell instead."""
+    counts = Counter(entry.status for entry in run.entries)
+    settings = dict.fromkeys(name for entry in run.entries for name in sorted(entry.cell))
+    metrics = dict.fromkeys(m for e in run.entries for m in e.result.get("metrics", {}))
+    lines = [
+        {
+            **{name: _words(entry.cell.get(name, "")) for name in settings},
+            **{name: entry.metric(name) for name in metrics},
+            **{"status": entry.status, "reason": entry.reason, "key": entry.key},
+        }
+        for entry in run.entries
+    ]
+    columns = [*settings, "status", "reason", *metrics, "key"]
     return Table(
-        "provenance",
-        caption,
-        ["Kind", "Name", "Value", "Cells"],
-        rows,
-        "lllr",
-        data=(["kind", "name", "value", "cells"], exact),
+        "cells",
+        [Column("state", "State", align="l"), Column("count", "Cells")],
+        [{"state": s, "count": counts[s]} for s in ("done", "failed", "missing", "set aside")],
         latex=False,
+        detail=Table("", [Column(name) for name in columns], lines),
     )
 
 
-def _short(value: object) -> str:
+def _not_done(run: Run) -> dict[str, list[str]]:
+    """State -> lines such as `2 x reason: seed=0 steps=4; seed=1 steps=4`."""
+    varied = _varied(run)
+    found: dict[str, list[str]] = {}
+    for state in ("failed", "missing", "set aside"):
+        by_reason: dict[str, list[str]] = {}
+        for entry in run.with_status(state):
+            words = " ".join(f"{k}={_words(entry.cell[k])}" for k in varied if k in entry.cell)
+            by_reason.setdefault(entry.reason, []).append(words)
+        for reason, cells in sorted(by_reason.items()):
+            more = len(cells) - MOST_LISTED
+            listed = "; ".join(cells[:MOST_LISTED])
+            listed += f" and {more} more (in the CSV)" if more > 0 else ""
+            found.setdefault(state, []).append(f"{len(cells)} x {reason}: {listed}")
+    return found
+
+
+def _varied(run: Run) -> list[str]:
+    """The settings that tell one cell from another."""
+    names = sorted({name for entry in run.entries for name in entry.cell})
+    return [
+        name
+        for name in names
+        if len({_words(entry.cell.get(name, "")) for entry in run.entries}) > 1
+    ] or names
+
+
+def weights_of(entry: Entry) -> dict[str, str]:
+    """The sha256 of each weights file that a done cell used, by role."""
+    weights = entry.protocol.get("weights", {})
+    return {str(role): str(value) for role, value in weights.items()}
+
+
+def _words(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_shorter(_short(v))}" for k, v in sorted(value.items())) or DASH
+        return ", ".join(f"{k} {_short(_words(v))}" for k, v in sorted(value.items())) or DASH
     if isinstance(value, list):
-        return ", ".join(map(_short, value)) or DASH
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return one_line(value) if not isinstance(value, bool) else str(value).lower()
+        return ", ".join(map(_words, value)) or DASH
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else one_line(value)
 
 
-def cells_section(data: ScheduleData) -> Section:
-    """How many cells are done, and each that is not, with its reason."""
-    frame = data.frame
-    names = ["schedule", "T", "seed", "status", "reason", *METRICS, "key"]
-    everything = (names, frame[names].astype(object).values.tolist())
-    counts = [[s, str(data.count(s))] for s in ("done", "failed", "missing", "set aside")]
-    caption = f"**Cells.** {len(frame)} were asked for; the CSV has one row a cell."
-    blocks: list[Text | Table | Figure] = [
-        Table("cells", caption, ["State", "Cells"], counts, data=everything, latex=False)
-    ]
-    for status in ("failed", "missing", "set aside"):
-        rows = frame[frame["status"] == status]
-        if not len(rows):
-            continue
-        grouped = Counter(rows["reason"])
-        lines = []
-        for reason, count in sorted(grouped.items()):
-            same = rows[rows["reason"] == reason]
-            which = [f"{r.schedule} T={r.T} seed={r.seed}" for r in same.itertuples()]
-            more = f" and {count - MOST_LISTED} more (in the CSV)" if count > MOST_LISTED else ""
-            lines.append(f"{count} x {reason}: {'; '.join(which[:MOST_LISTED])}{more}")
-        blocks.append(Text(f"{status.capitalize()} cells:", lines))
-    gaps = data.missing_words()
-    if gaps:
-        blocks.append(Text("Metrics that finished cells do not have:", gaps))
-    return Section("Cells", blocks)
+# A sha256 stands in full among the weights; here its head is enough.
+def _short(text: str) -> str:
+    is_sha = len(text) == 64 and not set(text) - set("0123456789abcdef")
+    return f"{text[:12]}…" if is_sha else text

@@ -1,49 +1,89 @@
-"""Tables: one object, written as Markdown, CSV and LaTeX; fixed number formats everywhere."""
+"""A table is its columns and rows of values, written as Markdown, CSV and LaTeX by one class."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-DASH = "–"
-_LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
-_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-_LATEX |= {"±": r"$\pm$", "≤": r"$\leq$", "–": "--", "…": r"\ldots{}", "↑": r"$\uparrow$"}
-_LATEX |= {"↓": r"$\downarrow$", "<": r"$<$", ">": r"$>$"}
+from reports import escape
+from reports.means import DASH, Mean, number
+
+MEAN_SD = ("", "_sd")  # what the CSV has of a mean: columns NAME and NAME_sd
+PAPER_DIGITS = 2  # of a plain number in a column of means: it is the paper's
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, as a person reads it and as a program does.
+
+    name: the key of its values in the rows and its name in the CSV. head: what is printed above
+    it; a column without a head stands in the CSV only. digits: decimals of printed numbers. text:
+    prints a value that is not None, in place of `digits`. parts: endings of the CSV's columns for
+    the mean, the sd and the number of values of a `Mean`. in_csv: whether the CSV has it.
+    """
+
+    name: str
+    head: str = ""
+    digits: int = 2
+    text: Callable[[Any], str] | None = None
+    align: str = "r"
+    parts: Sequence[str] = ()
+    in_csv: bool = True
+
+    def printed(self, value: Any) -> str:
+        """A dash for what is not there, text as it is, numbers with fixed decimals."""
+        if value is None or (isinstance(value, Mean) and not value.n):
+            return DASH
+        if self.text and not isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mean):
+            return value.words(self.digits)
+        if isinstance(value, str):
+            return value
+        digits = PAPER_DIGITS if self.parts else self.digits
+        return number(value, digits) if isinstance(value, float) else str(value)
+
+    def fields(self, value: Any) -> list[object]:
+        """The value for the CSV: one field, or one a part."""
+        if not self.parts:
+            return [value.mean if isinstance(value, Mean) else value]
+        if isinstance(value, Mean):
+            return list((value.mean, value.sd, value.n)[: len(self.parts)])
+        return [value, *[None] * (len(self.parts) - 1)]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as a person reads it (`head`, `rows`: strings) and as a program does (`data`).
+    """A table of `columns` and of `rows`, which map a column's name to a value.
 
-    `align` has one letter a column, l or r. `data` is (names, rows) for the CSV, with full
-    precision; without it the CSV holds the strings. `name` is the stem of the files beside the
-    report; an empty name writes none.
+    A value is a Mean, a number, a text, or None. name: the stem of the files NAME.csv and NAME.tex
+    beside the report; an empty name writes none. detail: the table that the CSV holds instead,
+    where more is known than is printed.
     """
 
     name: str
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    align: str = ""
-    data: tuple[Sequence[str], Sequence[Sequence[object]]] | None = None
+    columns: Sequence[Column]
+    rows: Sequence[Mapping[str, Any]]
     latex: bool = True
+    detail: Table | None = None
     files: list[str] = field(default_factory=list)
 
-    kind = "table"
-
-    def columns(self) -> str:
-        return self.align or "l" + "r" * (len(self.head) - 1)
+    def _shown(self) -> tuple[list[Column], list[list[Any]]]:
+        columns = [column for column in self.columns if column.head]
+        rows = [[column.printed(row.get(column.name)) for column in columns] for row in self.rows]
+        return columns, [[column.head for column in columns], *rows]
 
     def to_markdown(self) -> str:
         """A GitHub table, padded so that it also reads in an editor."""
-        cells = [[_markdown(text) for text in row] for row in (self.head, *self.rows)]
-        widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(self.head))]
-        right = [letter == "r" for letter in self.columns()]
+        columns, rows = self._shown()
+        cells = [[escape.markdown(text) for text in row] for row in rows]
+        widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(columns))]
+        right = [column.align == "r" for column in columns]
 
         def line(row: Sequence[str]) -> str:
             padded = (
@@ -59,27 +99,42 @@ class Table:
         return "\n".join([line(cells[0]), line(rules), *map(line, cells[1:])])
 
     def to_csv(self) -> str:
-        names, rows = self.data or (self.head, self.rows)
+        """Every column with its values in full precision."""
+        if self.detail:
+            return self.detail.to_csv()
+        columns = [column for column in self.columns if column.in_csv]
+        names = [f"{column.name}{part}" for column in columns for part in column.parts or [""]]
+        rows = [
+            [entry for column in columns for entry in column.fields(row.get(column.name))]
+            for row in self.rows
+        ]
         return csv_text(names, rows)
 
-    def to_latex(self) -> str:
+    def to_latex(self, caption: str = "") -> str:
         """A plain `tabular`, for \\input in a paper; needs no package."""
-        body = [" & ".join(map(_latex, row)) + r" \\" for row in (self.head, *self.rows)]
+        columns, rows = self._shown()
+        body = [" & ".join(map(escape.latex, row)) + r" \\" for row in rows]
         body.insert(1, r"\hline")
         inner = "\n".join(["\\hline", *body, "\\hline"])
-        return (
-            f"% {self.caption}\n\\begin{{tabular}}{{{self.columns()}}}\n{inner}\n\\end{{tabular}}\n"
-        )
+        head = f"% {' '.join(caption.split())}\n" if caption else ""
+        letters = "".join(column.align for column in columns)
+        return f"{head}\\begin{{tabular}}{{{letters}}}\n{inner}\n\\end{{tabular}}\n"
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, caption: str = "") -> None:
         """Writes NAME.csv and NAME.tex into `folder` and notes their names in `files`."""
         self.files.clear()
         if not self.name:
             return
-        outputs = {"csv": self.to_csv()} | ({"tex": self.to_latex()} if self.latex else {})
+        outputs = {"csv": self.to_csv()} | ({"tex": self.to_latex(caption)} if self.latex else {})
         for ending, text in outputs.items():
             (folder / f"{self.name}.{ending}").write_text(text, encoding="utf-8", newline="\n")
             self.files.append(f"{self.name}.{ending}")
+
+
+def text_table(name: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table of words, left-aligned; its CSV has the printed heads as names."""
+    columns = [Column(title, title, align="l") for title in head]
+    return Table(name, columns, [dict(zip(head, row, strict=True)) for row in rows], latex=False)
 
 
 def csv_text(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -87,51 +142,11 @@ def csv_text(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([[plain(value) for value in row] for row in rows])
+    writer.writerows([[_field(value) for value in row] for row in rows])
     return out.getvalue()
 
 
-def plain(value: object) -> str:
-    """A CSV field: six decimals for floats, nothing for NaN or None."""
+def _field(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)
-
-
-def number(value: float, digits: int) -> str:
-    """Fixed decimals; a dash for NaN; never "-0.00"."""
-    if not math.isfinite(value):
-        return DASH
-    return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def mean_sd(mean: float, sd: float, digits: int) -> str:
-    """`3.90 ± 0.05`, or the mean alone where there is no sd (n = 1)."""
-    if not math.isfinite(mean) or not math.isfinite(sd):
-        return number(mean, digits)
-    return f"{number(mean, digits)} ± {number(sd, digits)}"
-
-
-def ranges(values: Iterable[int], among: Sequence[int]) -> str:
-    """Values of T as runs of neighbours in `among`: 8, 9, 10, 12 of 4..60 is "8-10, 12"."""
-    place = {value: i for i, value in enumerate(sorted(among))}
-    runs: list[list[int]] = []
-    for value in sorted(values):
-        if runs and place[value] == place[runs[-1][-1]] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def and_list(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def _markdown(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in str(text))

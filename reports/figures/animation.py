@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reports.figures.curves import Figure
+import numpy as np
+from PIL import Image
 
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
+from reports.figures.style import Figure
 
 COLOURS = 128  # of a frame that is not grey
 
@@ -26,7 +25,7 @@ class Animation(Figure):
     frames: Sequence[np.ndarray] = ()
     milliseconds: Sequence[int] = ()
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, caption: str = "") -> None:
         """Writes the GIF; it plays for ever."""
         self.files[:] = [f"{self.name}.gif"]
         first, *rest = [_palette(frame) for frame in self.frames]
@@ -41,20 +40,14 @@ class Animation(Figure):
 
 
 def animation(
-    name: str,
-    alt: str,
-    caption: str,
-    frames: Sequence[np.ndarray],
-    milliseconds: Sequence[int],
+    name: str, alt: str, frames: Sequence[np.ndarray], milliseconds: Sequence[int]
 ) -> Animation:
     """An animated figure; see `Animation`."""
     nothing: Any = None
-    return Animation(name, alt, caption, nothing, frames=frames, milliseconds=milliseconds)
+    return Animation(name, alt, nothing, frames=frames, milliseconds=milliseconds)
 
 
 def _palette(frame: np.ndarray) -> Image.Image:
-    from PIL import Image
-
     if bool((frame == frame[..., :1]).all()):
         return Image.fromarray(frame[..., 0].copy())
     return Image.fromarray(frame).quantize(COLOURS, method=Image.Quantize.MEDIANCUT)

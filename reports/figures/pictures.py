@@ -1,21 +1,20 @@
 """Grids of single pictures: rows and columns of any meaning, hidden parts hatched, boxes outlined.
 
-Beside reports/figures/samples.py, whose columns are classes. Pixels are enlarged without
-smoothing; grey images are shown dark on light, as everywhere.
+Pixels are enlarged without smoothing. Grey images are shown inverted: dark on light.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reports.figures.curves import DPI, FAINT, INK, Figure, house_style, new_canvas
-from reports.figures.samples import GAP, TARGET, _enlarged
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from reports.figures.style import DPI, FAINT, INK, Figure, house_style, new_canvas
 
+TARGET = 96  # pixels a side on the page: 32x32 images are shown three times as large
+GAP = 4
 UNKNOWN, KNOWN, LINE = (214, 214, 214), (72, 72, 72), (150, 150, 150)
 OUTLINE = (213, 94, 0)  # Okabe-Ito's vermilion: dark in grey
 HATCH = 6  # pixels between the lines over a hidden part
@@ -52,7 +51,6 @@ class Strip:
 def picture_grid(
     name: str,
     alt: str,
-    caption: str,
     strips: Sequence[Strip],
     heads: Sequence[str] = (),
     left: int = LEFT,
@@ -62,8 +60,6 @@ def picture_grid(
 
     left: pixels for the labels. gap: between columns.
     """
-    import numpy as np
-
     drawn = [[None if t is None else render(t) for t in strip.tiles] for strip in strips]
     wide = max(t.shape[1] for row in drawn for t in row if t is not None)
     columns = max(len(row) for row in drawn)
@@ -106,7 +102,7 @@ def picture_grid(
             canvas.text(*where, words, fontsize=7.5, verticalalignment="top", **look)
         for strip, middle in zip(strips, rows, strict=True):
             _label(canvas, strip.label, (left - 10) / width, 1 - middle / tall, 9 / tall)
-    return Figure(name, alt, caption, canvas)
+    return Figure(name, alt, canvas)
 
 
 def _label(canvas: Any, label: str, x: float, y: float, shift: float) -> None:
@@ -119,7 +115,7 @@ def _label(canvas: Any, label: str, x: float, y: float, shift: float) -> None:
 
 def render(tile: Tile) -> np.ndarray:
     """The tile as it is drawn, uint8 (h, w, 3)."""
-    shown = _enlarged(tile.image).copy()
+    shown = enlarged(tile.image).copy()
     if tile.hidden is not None:
         _hatch(shown, resized(tile.hidden, shown.shape))
     if tile.box is not None:
@@ -132,8 +128,6 @@ def mask_tile(masked: np.ndarray, size: int = TARGET) -> np.ndarray:
 
     A white line goes around each token where there is room for one.
     """
-    import numpy as np
-
     cell = max(1, size // masked.shape[0])
     picture = np.where(masked[..., None], np.array(UNKNOWN), np.array(KNOWN)).astype(np.uint8)
     picture = picture.repeat(cell, axis=0).repeat(cell, axis=1)
@@ -145,15 +139,11 @@ def mask_tile(masked: np.ndarray, size: int = TARGET) -> np.ndarray:
 
 def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A mask (H, W) at another size, by the nearest pixel."""
-    import numpy as np
-
     rows, columns = (np.arange(n) * m // n for n, m in zip(shape, mask.shape, strict=False))
     return mask[np.ix_(rows, columns)]
 
 
 def _hatch(image: np.ndarray, hidden: np.ndarray) -> None:
-    import numpy as np
-
     y, x = np.indices(hidden.shape)
     lines = (x + y) % HATCH < 1
     image[hidden] = UNKNOWN
@@ -161,11 +151,41 @@ def _hatch(image: np.ndarray, hidden: np.ndarray) -> None:
 
 
 def _outline(image: np.ndarray, box: np.ndarray) -> None:
-    import numpy as np
-
     inside = np.pad(box, 2)
     shrunk = inside.copy()
     for axis in (0, 1):
         for shift in (-2, -1, 1, 2):
             shrunk &= np.roll(inside, shift, axis)
     image[box & ~shrunk[2:-2, 2:-2]] = OUTLINE
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """The image at about TARGET pixels a side, uint8 (h, w, 3).
+
+    Whole factors only: pixels are repeated, or averaged where the image is larger than the tile.
+    """
+    side = image.shape[0]
+    if side > TARGET + TARGET // 2:
+        factor = round(side / TARGET)
+        h, w = (n // factor * factor for n in image.shape[:2])
+        blocks = image[:h, :w].reshape(h // factor, factor, w // factor, factor, -1)
+        image = blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+    else:
+        factor = max(1, TARGET // side)
+        image = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    if image.shape[-1] == 1:
+        return np.repeat(255 - image, 3, axis=-1)
+    return image[..., :3]
+
+
+def first_of_each_class(stored: Mapping[str, np.ndarray], count: int = 1) -> dict[int, np.ndarray]:
+    """Class -> its first `count` images, of arrays `images` (N, H, W, C) uint8 and `labels` (N,).
+
+    Empty where the arrays are not there or do not fit each other.
+    """
+    if not {"images", "labels"} <= set(stored):
+        return {}
+    images, labels = stored["images"], stored["labels"]
+    if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        return {}
+    return {int(c): images[labels == c][:count] for c in np.unique(labels)}

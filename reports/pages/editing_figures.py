@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reports.figures.curves import Figure
+import numpy as np
+
 from reports.figures.pictures import Strip, Tile, picture_grid, resized
+from reports.figures.style import Figure
 from reports.load import Run
-from reports.page import Section, Text
-from reports.study import arrays, pick
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Section -> (files' name, alternative text, tasks shown).
 GROUPS = {
@@ -45,12 +42,11 @@ LABELS = {
 }
 MOST_INPUTS = 3  # of a task
 FEW_INPUTS = 2  # of a task where there are more than three tasks
-CHOSEN = "Not chosen by hand: the first held-out image of each class shown, and the first noise."
 
 
-def filling_figures(run: Run, methods: Mapping[str, str]) -> list[Section]:
-    """A section a group of tasks, with the pictures of those that ran."""
-    sections = []
+def filling_figures(run: Run, methods: Mapping[str, str]) -> dict[str, tuple[Figure, bool]]:
+    """Heading -> the pictures of a group of tasks, and whether the baseline is among them."""
+    figures = {}
     for heading, (name, alt, group) in GROUPS.items():
         stored = {task: found for task in group if (found := _stored(run, task))}
         if not stored:
@@ -61,53 +57,37 @@ def filling_figures(run: Run, methods: Mapping[str, str]) -> list[Section]:
         columns = _columns(stored, samples, baseline)
         strips = []
         for task, found in stored.items():
-            rows = _strips(found, columns, inputs)
-            for i, row in enumerate(rows):
-                strips.append(
-                    Strip(LABELS[task] if i == 0 else "", row, 10 if i == len(rows) - 1 else 0)
-                )
+            rows = _rows(found, columns, inputs)
+            labels = [LABELS[task], *[""] * (len(rows) - 1)]
+            gaps = [*[0] * (len(rows) - 1), 10]
+            strips += list(map(Strip, labels, rows, gaps))
         heads = [_head(column, methods) for column in columns]
-        figure = picture_grid(name, alt, _caption(heading, baseline), strips, heads)
-        sections.append(Section(heading, [figure]))
-    return sections or [Section("Pictures", [Text("No pictures were stored with these cells.")])]
+        figures[heading] = picture_grid(name, alt, strips, heads), baseline
+    return figures
 
 
 def edit_figure(run: Run) -> Figure | None:
     """Figures 6 and 14: a row an input, a column a class; None if there is no such cell."""
-    found = [stored for entry in pick(run, part="edits") if (stored := arrays(entry))]
+    found = [stored for entry in run.pick(part="edits") if (stored := entry.arrays("edited"))]
     if not found:
         return None
     stored = found[0]
-    names = [str(name) for name in run.protocol.get("class_names", [])]
-
-    def named(label: int) -> str:
-        return names[label] if label < len(names) else f"class {label}"
-
     strips = []
     for i, label in enumerate(stored["labels"].tolist()):
         image = stored["inputs"][i]
         latent = resized(stored["latent"], image.shape)
         tiles = [Tile(image, box=stored["box"]), Tile(image, hidden=latent)]
         tiles += [Tile(edited) for edited in stored["edited"][i]]
-        strips.append(Strip(f"input\n{named(label)}", tiles))
-    heads = ["box", "tokens"] + [f"as {named(c)}" for c in stored["targets"].tolist()]
-    return picture_grid(
-        "figure6",
-        "Held-out images whose box is decoded again as another class",
-        "**Figures 6 and 14.** The box asked for, the tokens that are decoded again (the box, "
-        "rounded and grown by a cell towards the top left), and the composite for every class "
-        f"asked for. {CHOSEN}",
-        strips,
-        heads,
-    )
+        strips.append(Strip(f"input\n{run.class_name(label)}", tiles))
+    heads = ["box", "tokens"] + [f"as {run.class_name(c)}" for c in stored["targets"].tolist()]
+    alt = "Held-out images whose box is decoded again as another class"
+    return picture_grid("figure6", alt, strips, heads)
 
 
 def _stored(run: Run, task: str) -> dict[str, np.ndarray]:
-    for entry in pick(run, part="pictures", task=task):
-        stored = arrays(entry)
-        if {"inputs", "mask", "maskgit", "mean"} <= set(stored):
-            return stored
-    return {}
+    needed = ("inputs", "mask", "maskgit", "mean")
+    cells = [entry.arrays(*needed) for entry in run.pick(part="pictures", task=task)]
+    return next(filter(None, cells), {})
 
 
 def _columns(stored: Mapping[str, Any], samples: int, baseline: bool) -> list[tuple[str, int]]:
@@ -120,7 +100,7 @@ def _columns(stored: Mapping[str, Any], samples: int, baseline: bool) -> list[tu
     return [*columns, ("mean", 0)]
 
 
-def _strips(
+def _rows(
     found: Mapping[str, np.ndarray], columns: Sequence[tuple[str, int]], inputs: int
 ) -> list[list[Tile | None]]:
     rows: list[list[Tile | None]] = []
@@ -143,12 +123,3 @@ def _head(column: tuple[str, int], methods: Mapping[str, str]) -> str:
     if what in first:
         return first[what]
     return f"{'baseline' if what == 'autoregressive' else methods[what]} {sample + 1}"
-
-
-def _caption(heading: str, baseline: bool) -> str:
-    figure = heading.partition(":")[0]
-    words = f"**{figure}.** The real image, what of it is known, several samples of MaskGIT"
-    words += (
-        ", as many of the autoregressive baseline, which can continue downwards only" * baseline
-    )
-    return f"{words}, and plain fillings. {CHOSEN}"

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from typing import Any
 
-from reports.declared import declared
-from reports.figures.curves import (
-    FAINT,
-    Figure,
-    darker,
-    empty_axes,
-    house_style,
-    new_canvas,
-    style_of,
-)
+from reports.figures.curves import draw_curve, empty_axes
 from reports.figures.pictures import Strip, Tile, mask_tile, picture_grid, render
+from reports.figures.style import FAINT, Figure, darker, house_style, new_canvas, style_of
 from reports.load import Run
-from reports.page import Page, Section, Text
-from reports.rows import Row
-from reports.study import Mean, arrays, mean, pick, protocol_section, status_words
-from reports.tables import Table, number
-from reports.verdicts.editing import OTHER_DATA
-from reports.verdicts.schedules import NOT_COMPARABLE, NOT_RUN
-from reports.verdicts.tables import Knot, judge_inflection, judge_monotone, two_segments
+from reports.means import NOTHING, Mean
+from reports.page import Page
+from reports.paper import paper_values
+from reports.tables import MEAN_SD, Column, Table
+from reports.verdicts.reconstruction import (
+    Knot,
+    inflection_number,
+    judge_inflection,
+    judge_monotone,
+    two_segments,
+)
 
 MEASURED = {
     "psnr": ("PSNR, dB", 2),
@@ -34,258 +28,145 @@ MEASURED = {
     "agreement": ("equal tokens", 3),
     "agreement_masked": ("equal masked tokens", 3),
 }
+EXAMPLES = ("originals", "masks", "samples", "medians")
 Curve = dict[float, Mean]  # mask ratio -> mean over seeds
 
 
 def make_page(run: Run) -> Page:
     """The page of one run; see `reports.build.build`."""
-    curves = {metric: _curve(run, metric) for metric in MEASURED}
-    psnr = {ratio: v for ratio, v in curves["psnr"].items() if ratio > 0}
-    knot = two_segments(list(psnr), [v.mean for v in psnr.values()])
-    singles = _knots(run)
-    sd = statistics.stdev(singles) if len(singles) > 1 else math.nan
-    rules, paper = declared(), declared()["figure10"]["inflection"]
-    verdict = judge_inflection(knot, sd, len(singles), rules["figure10_inflection"], paper)
+    curves = {metric: run.means(metric, "ratio", part="curve") for metric in MEASURED}
+    knot = _knot(curves["psnr"])
+    seeds = run.values_of("seed", part="curve")
+    own = [_knot(run.means("psnr", "ratio", part="curve", seed=seed)) for seed in seeds]
+    singles = Mean.of(found.place for found in own if found)
+    rules, paper = paper_values(), paper_values()["figure10"]
+    count, same = run.count("num_images"), run.preset in paper["presets"]
+    cells = run.asked(part="curve")
     return Page(
         experiment="reconstruction",
-        title=f"Reconstruction from masked tokens ({run.preset})",
-        finding=_finding(run, curves, knot, sd),
-        status=f"{status_words(run)} {run.protocol.get('num_images', '?')} held-out images, "
-        f"{run.protocol.get('masks', '?')} masks each.",
-        verdicts=[judge_monotone(curves["psnr"], rules["figure10_monotone"]), verdict],
-        sections=[
-            Section("Figure 10: quality against the mask ratio", _quality(run, curves, knot)),
-            Section("Figure 9: examples", _examples(run)),
-            protocol_section(run, _command(run)),
+        run=run,
+        verdicts=[
+            judge_monotone(curves["psnr"], rules["figure10_monotone"]),
+            judge_inflection(knot, singles, rules["figure10_inflection"], paper["inflection"]),
         ],
+        numbers=[inflection_number(knot, singles, paper["inflection"], samples=count, same=same)],
         facts={"knot": None if knot is None else round(knot.place, 4)},
-        rows=[_row(run, knot, sd, len(singles), paper)],
+        values={
+            "psnr": curves["psnr"],
+            "masked": curves["agreement_masked"],
+            "knot": knot,
+            "place": Mean(knot.place, singles.sd, singles.n) if knot else NOTHING,
+            "figure10": _figure10(curves, knot),
+            "table": _table(curves),
+            "seeds": max((value.n for value in curves["psnr"].values()), default=0),
+            "absent": sorted(
+                {
+                    f"{label}: {entry.why_missing(metric)}"
+                    for metric, (label, _) in MEASURED.items()
+                    for entry in cells
+                    if not curves[metric]
+                }
+            ),
+            "figure9": _figure9(run),
+        },
     )
 
 
-def _curve(run: Run, metric: str) -> Curve:
-    ratios = sorted({e.cell["ratio"] for e in run.entries if e.cell.get("part") == "curve"})
-    found = {ratio: mean(pick(run, part="curve", ratio=ratio), metric) for ratio in ratios}
-    return {ratio: value for ratio, value in found.items() if value.n}
+def _knot(curve: Curve) -> Knot | None:
+    """Where two segments meet best; without ratio 0, at which nothing is masked."""
+    points = {ratio: value.mean for ratio, value in curve.items() if ratio > 0}
+    return two_segments(list(points), list(points.values()))
 
 
-def _knots(run: Run) -> list[float]:
-    """The knot of each seed's own curve."""
-    places = []
-    for seed in sorted({e.cell["seed"] for e in run.entries if e.cell.get("part") == "curve"}):
-        cells = pick(run, part="curve", seed=seed)
-        points = sorted((e.cell["ratio"], e.metric("psnr")) for e in cells)
-        points = [(r, v) for r, v in points if r > 0 and math.isfinite(v)]
-        found = two_segments([r for r, _ in points], [v for _, v in points])
-        places += [found.place] if found else []
-    return places
+def _table(curves: dict[str, Curve]) -> Table:
+    shown = {metric: curve for metric, curve in curves.items() if curve}
+    rows = []
+    for ratio in sorted({ratio for curve in shown.values() for ratio in curve}):
+        values = {metric: curve.get(ratio, NOTHING) for metric, curve in shown.items()}
+        rows.append({"ratio": ratio, "n": max(v.n for v in values.values()), **values})
+    columns = [Column("ratio", "Mask ratio", text=lambda ratio: f"{ratio:g}")]
+    for metric in shown:
+        label, digits = MEASURED[metric]
+        columns.append(Column(metric, label, digits, parts=MEAN_SD))
+    return Table("figure10", [*columns, Column("n", "n")], rows)
 
 
-def _finding(run: Run, curves: dict[str, Curve], knot: Knot | None, sd: float) -> list[str]:
-    psnr = curves["psnr"]
-    if len(psnr) < 2:
-        return ["No curve is there: fewer than two mask ratios were measured."]
-    ratios = list(psnr)
-    own = f"the tokenizer's own {psnr[0.0].words(2)} dB" if 0.0 in psnr else ""
-    last = ratios[-1]
-    start = own or f"{psnr[ratios[0]].words(2)} dB at {ratios[0]:g}"
-    sentences = [f"PSNR goes from {start} to {psnr[last].words(2)} dB with {_share(last)} masked."]
-    if knot is not None:
-        spread = f" ± {number(sd, 2)}" if math.isfinite(sd) else ""
-        sentences.append(
-            f"Two straight segments fit it best with a knot at {number(knot.place, 2)}{spread} "
-            f"(the paper sees one near 0.9): {number(knot.before / 10, 2)} dB per tenth masked "
-            f"before it, {number(knot.after / 10, 2)} after."
-        )
-    masked = curves["agreement_masked"]
-    if masked:
-        low, high = min(masked), max(masked)
-        sentences.append(
-            f"Of the masked tokens {_share(masked[low].mean)} come back the same with "
-            f"{_share(low)} masked, {_share(masked[high].mean)} with {_share(high)}."
-        )
-    return sentences
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.3g}%"
-
-
-def _row(run: Run, knot: Knot | None, sd: float, seeds: int, paper: float) -> Row:
-    what = "Figure 10: mask ratio of the inflection"
-    n = int(run.protocol.get("num_images", 0))
-    if knot is None:
-        why = "fewer than six mask ratios"
-        return Row(what, paper, math.nan, math.nan, 0, 0, NOT_RUN, why)
-    same = run.preset.startswith("imagenet")
-    why = "the paper reads it off a curve" if same else OTHER_DATA
-    return Row(what, paper, knot.place, sd, n, seeds, NOT_COMPARABLE, why, compared=same)
-
-
-# ---- Figure 10 ----------------------------------------------------------------------------------
-
-
-def _quality(run: Run, curves: dict[str, Curve], knot: Knot | None) -> list[Any]:
-    rows, exact = [], []
-    ratios = sorted({ratio for curve in curves.values() for ratio in curve})
-    shown = {m: told for m, told in MEASURED.items() if curves[m]}
-    nothing = Mean(math.nan, math.nan, 0)
-    for ratio in ratios:
-        values = [(curves[m].get(ratio, nothing), told[1]) for m, told in shown.items()]
-        n = max(v.n for v, _ in values)
-        rows.append([f"{ratio:g}", *(v.words(digits) for v, digits in values), str(n)])
-        exact.append([ratio, *(x for v, _ in values for x in (v.mean, v.sd)), n])
-    head = ["Mask ratio", *(told[0] for told in shown.values()), "n"]
-    names = ["ratio", *(x for m in shown for x in (m, f"{m}_sd")), "n"]
-    table = Table(
-        "figure10",
-        "**Figure 10 in numbers.** Means over images and masks, ± standard deviation over n seeds. "
-        "At ratio 0 nothing is masked: the tokenizer's own reconstruction. PSNR between masks: "
-        "between reconstructions of one image from two masks, high where they agree.",
-        head,
-        rows,
-        "r" * len(head),
-        data=(names, exact),
-    )
-    T = run.protocol.get("steps", "?")
-    words = (
-        f"round(r N) of the N tokens are masked at random and decoded in T = {T} iterations, as "
-        "in the paper's appendix A. The knot is that of the continuous line of two segments with "
-        "the least squared error through the mean PSNR of all ratios above 0."
-    )
-    blocks: list[Any] = [_figure10(run, curves, knot), Text(words), table]
-    cells = pick(run, part="curve")
-    reasons = {
-        f"{MEASURED[m][0]}: {e.why_missing(m)}" for m in MEASURED if not curves[m] for e in cells
-    }
-    return blocks + ([Text("Missing:", sorted(reasons))] if reasons else [])
-
-
-def _figure10(run: Run, curves: dict[str, Curve], knot: Knot | None) -> Figure:
+def _figure10(curves: dict[str, Curve], knot: Knot | None) -> Figure:
     right = "lpips" if curves["lpips"] else "ssim"
+    label = MEASURED[right][0]
     with house_style():
         canvas = new_canvas(11.5, 4.6)
         axes = [canvas.add_axes((x, 0.14, 0.36, 0.76)) for x in (0.05, 0.57)]
-        _panel(axes[0], [("psnr", "to the original"), ("between", "between masks")], curves)
+        _panel(axes[0], {"psnr": "to the original", "between": "between masks"}, curves)
         axes[0].set_title("PSNR, dB")
+        _panel(axes[1], {right: label, "agreement": "equal tokens"}, curves)
+        axes[1].set_title(f"{label} and the share of equal tokens")
         if knot is not None:
-            ratios = [r for r in sorted(curves["psnr"]) if r > 0]
-            xs = sorted({ratios[0], knot.place, ratios[-1]})
-            look: dict[str, Any] = {"color": style_of("logarithmic", []).color, "zorder": 5}
-            axes[0].plot(xs, [knot.at(x) for x in xs], linestyle=(0, (4, 2)), linewidth=1.3, **look)
-            axes[0].annotate(
-                f"knot at {knot.place:.2f}",
-                (knot.place, knot.value),
-                xytext=(-8, -26),
-                textcoords="offset points",
-                horizontalalignment="right",
-                fontsize=11,
-                color=darker(style_of("logarithmic", []).color),
-                arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.8},
-            )
-        _panel(axes[1], [(right, MEASURED[right][0]), ("agreement", "equal tokens")], curves)
-        axes[1].set_title(f"{MEASURED[right][0]} and the share of equal tokens")
-    n = max((v.n for v in curves["psnr"].values()), default=0)
-    bars = f"bars: sd over {n} seeds" if n > 1 else "n=1, so no error bars"
-    return Figure(
-        "figure10",
-        "Quality of reconstructions against the share of masked tokens",
-        f"**Figure 10.** Means over held-out images and masks; {bars}. Dashed: the two segments.",
-        canvas,
+            _draw_knot(axes[0], knot, [ratio for ratio in curves["psnr"] if ratio > 0])
+    alt = "Quality of reconstructions against the share of masked tokens"
+    return Figure("figure10", alt, canvas)
+
+
+def _draw_knot(ax: Any, knot: Knot, ratios: list[float]) -> None:
+    color = style_of("logarithmic").color
+    xs = sorted({min(ratios), knot.place, max(ratios)})
+    line = {"color": color, "linestyle": (0, (4, 2)), "linewidth": 1.3, "zorder": 5}
+    ax.plot(xs, [knot.at(x) for x in xs], **line)
+    ax.annotate(
+        f"knot at {knot.place:.2f}",
+        (knot.place, knot.value),
+        xytext=(-8, -26),
+        textcoords="offset points",
+        horizontalalignment="right",
+        fontsize=11,
+        color=darker(color),
+        arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.8},
     )
 
 
-def _panel(ax: Any, wanted: list[tuple[str, str]], curves: dict[str, Curve]) -> None:
-    shown = [(metric, words) for metric, words in wanted if curves[metric]]
+def _panel(ax: Any, wanted: dict[str, str], curves: dict[str, Curve]) -> None:
+    shown = {metric: words for metric, words in wanted.items() if curves[metric]}
     if not shown:
         empty_axes(ax, "nothing was measured")
         return
-    starts = [next(iter(curves[metric].values())).mean for metric, _ in shown]
-    for (metric, words), name in zip(shown, ("cosine", "sqrt"), strict=False):
-        curve, look = curves[metric], style_of(name, [])
-        xs = list(curve)
-        ys = [curve[x].mean for x in xs]
-        bars = [v.sd if math.isfinite(v.sd) else 0.0 for v in curve.values()]
-        ax.plot(
-            xs,
-            ys,
-            color=look.color,
-            linestyle=look.dashes,
-            marker=look.marker,
-            markersize=4.5,
-            linewidth=1.6,
-        )
-        if any(bars):
-            ax.errorbar(xs, ys, bars, linestyle="none", capsize=2, color=look.color, elinewidth=1)
+    highest = max(next(iter(curves[metric].values())).mean for metric in shown)
+    for (metric, words), name in zip(shown.items(), ("cosine", "sqrt"), strict=False):
+        style, xs, ys = style_of(name), list(curves[metric]), list(curves[metric].values())
+        draw_curve(ax, xs, ys, style)
         # The highest is named where it starts, the other where it ends: curves may begin together.
-        first = ys[0] == max(starts)
+        first = ys[0].mean == highest
         ax.annotate(
             words,
-            (xs[0], ys[0]) if first else (xs[-1], ys[-1]),
+            (xs[0], ys[0].mean) if first else (xs[-1], ys[-1].mean),
             xytext=(8, 9) if first else (12, 0),
             textcoords="offset points",
             verticalalignment="bottom" if first else "center",
             annotation_clip=False,
             fontsize=11,
-            color=darker(look.color),
+            color=darker(style.color),
         )
     ax.set_xlim(-0.02, 1.02)
     ax.margins(y=0.14)
     ax.set_xlabel("mask ratio: share of masked tokens")
 
 
-# ---- Figure 9 -----------------------------------------------------------------------------------
-
-
-def _examples(run: Run) -> list[Any]:
-    stored = {
-        entry.cell["ratio"]: arrays(entry)
-        for entry in sorted(pick(run, part="median"), key=lambda e: -e.cell["ratio"])
-    }
-    names = {"originals", "masks", "samples", "medians"}
-    stored = {ratio: found for ratio, found in stored.items() if names <= set(found)}
+def _figure9(run: Run) -> Figure | None:
+    cells = sorted(run.pick(part="median"), key=lambda entry: -entry.cell["ratio"])
+    stored = {entry.cell["ratio"]: entry.arrays(*EXAMPLES) for entry in cells}
+    stored = {ratio: found for ratio, found in stored.items() if found}
     if not stored:
-        return [Text("No example is there.")]
-    first = next(iter(stored.values()))
-    samples = run.protocol.get("samples", "?")
+        return None
     strips = []
-    for i in range(len(first["originals"])):
-        size = render(Tile(first["originals"][i])).shape[0]
-        tiles = {
+    for i, original in enumerate(next(iter(stored.values()))["originals"]):
+        size = render(Tile(original)).shape[0]
+        rows = {
             "original": [Tile(f["originals"][i]) for f in stored.values()],
             "known tokens": [Tile(mask_tile(f["masks"][i], size)) for f in stored.values()],
             "sample": [Tile(f["samples"][i]) for f in stored.values()],
-            f"median of {samples}": [Tile(f["medians"][i]) for f in stored.values()],
+            f"median of {run.told('samples')}": [Tile(f["medians"][i]) for f in stored.values()],
         }
-        strips += [Strip(name, row) for name, row in tiles.items()]
+        strips += [Strip(name, row) for name, row in rows.items()]
         strips[-1] = Strip(strips[-1].label, strips[-1].tiles, below=14)
-    figure = picture_grid(
-        "figure9",
-        "Reconstructions from few tokens, and the median over many masks",
-        "**Figure 9.** From above: a held-out image, which of its tokens are known (dark), one "
-        f"reconstruction from them, and the pixelwise median of {samples} reconstructions, each "
-        "from a mask of its own. The first held-out image of a class, not chosen by hand.",
-        strips,
-        [f"{_share(ratio)} masked" for ratio in stored],
-    )
-    return [figure]
-
-
-def _command(run: Run) -> str:
-    cells = [e.cell for e in run.entries if e.cell.get("part") == "curve"]
-    ratios = sorted({cell["ratio"] for cell in cells})
-    seeds = sorted({cell["seed"] for cell in cells})
-    words = ["python experiments/reconstruction.py"]
-    words.append(f"--ratios {','.join(f'{ratio:g}' for ratio in ratios)}")
-    words.append(f"--seeds {','.join(map(str, seeds))}")
-    words += [
-        f"--{flag} {run.protocol[name]}"
-        for flag, name in (
-            ("num-samples", "num_images"),
-            ("masks", "masks"),
-            ("steps", "steps"),
-            ("samples", "samples"),
-        )
-        if name in run.protocol
-    ]
-    return " ".join([*words, f"--preset {run.preset}"])
+    heads = [f"{100 * ratio:.3g}% masked" for ratio in stored]
+    alt = "Reconstructions from few tokens, and the median over many masks"
+    return picture_grid("figure9", alt, strips, heads)

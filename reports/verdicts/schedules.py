@@ -1,35 +1,31 @@
-"""Are the paper's shapes there? Every rule that turns numbers into a verdict, in this one file.
+"""The verdicts on Table 3 and Figure 8: the mask schedules, and the number of iterations T.
 
-The claims, tolerances and words come from `paper_values.toml`, written before the runs. A verdict
-is one of: reproduced, trend reproduced, not reproduced, not comparable (why), not run. Coarse grids
-of T, a single seed and unfinished cells never earn more than "trend reproduced".
+Coarse grids of T, a single seed and unfinished cells never earn more than "trend reproduced".
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-REPRODUCED = "reproduced"
-TREND = "trend reproduced"
-NOT_REPRODUCED = "not reproduced"
-NOT_COMPARABLE = "not comparable"
-NOT_RUN = "not run"
+from reports.means import Mean
+from reports.verdicts.verdict import (
+    NOT_COMPARABLE,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    REPRODUCED,
+    TREND,
+    Verdict,
+    grade,
+    tolerance,
+    verdict_of,
+)
 
-
-@dataclass(frozen=True)
-class Point:
-    """FID of one schedule at one T: mean over `n` seeds; `sd` is NaN where n = 1."""
-
-    mean: float
-    sd: float
-    n: int
-
-
-Curve = Mapping[int, Point]  # T -> point
+Curve = Mapping[int, Mean]  # T -> FID over seeds
 
 MIN_TRIPLES = 12  # neighbouring values of T that a noise estimate from one seed needs
 CHI_SQUARE_MEDIAN = 0.454936  # of one degree of freedom
@@ -62,20 +58,6 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One claim and what became of it: `ours` was measured, `why` are the reasons and limits."""
-
-    claim: str
-    title: str
-    paper: str
-    rule: str
-    verdict: str
-    ours: str = ""
-    why: tuple[str, ...] = ()
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class SweetSpot:
     """One schedule's rise from its best T to both ends. `found` only where both rises count."""
 
@@ -92,7 +74,7 @@ class SweetSpot:
 # ---- numbers ------------------------------------------------------------------------------------
 
 
-def eligible(curve: Curve) -> dict[int, Point]:
+def eligible(curve: Curve) -> dict[int, Mean]:
     """The points with the most seeds: a mean over fewer is noisier and would win by luck."""
     most = max((point.n for point in curve.values()), default=0)
     return {T: curve[T] for T in sorted(curve) if curve[T].n == most}
@@ -148,18 +130,6 @@ def best_of(curve: Curve) -> Best | None:
     return Best(T, point.mean, point.sd, point.n, pooled_sd(curve) / math.sqrt(point.n))
 
 
-def tolerance(reference: float, errors: Iterable[float], rule: Mapping[str, Any]) -> float:
-    """How far a difference of FIDs must go to count, given the standard errors of its terms.
-
-    The larger of `noise_multiple` standard errors and the share `relative` of the reference; with a
-    single seed on a coarse grid, where no error is known, the share `one_seed_relative`.
-    """
-    error = math.sqrt(sum(value**2 for value in errors))
-    if math.isnan(error):
-        return float(rule["one_seed_relative"]) * reference
-    return max(rule["noise_multiple"] * error, rule["relative"] * reference)
-
-
 def sweet_spot(schedule: str, curve: Curve, rule: Mapping[str, Any]) -> SweetSpot | None:
     """The best T of a curve and whether FID rises from it to both ends; None without points."""
     best = best_of(curve)
@@ -203,18 +173,15 @@ def judge(evidence: Evidence, declared: Mapping[str, Any]) -> list[Verdict]:
     verdicts = []
     for claim, rule_of_claim in _RULES.items():
         rule = {**shared, **declared["shapes"][claim], "figure8": declared["figure8"]}
-        head = {"claim": claim, **{name: rule[name] for name in ("title", "paper", "rule")}}
         stop = _stopped(evidence, rule)
         if stop:
-            verdicts.append(Verdict(**head, verdict=stop[0], why=(stop[1],)))
+            verdicts.append(verdict_of(claim, rule, stop[0], why=[stop[1]]))
             continue
-        verdict, ours, numbers = rule_of_claim(evidence, rule)
+        word, ours, numbers = rule_of_claim(evidence, rule)
         limits = _limits(evidence, rule)
-        if limits and verdict == REPRODUCED:
-            verdict = TREND
-        verdicts.append(
-            Verdict(**head, verdict=verdict, ours=ours, why=tuple(limits), numbers=numbers)
-        )
+        if limits and word == REPRODUCED:
+            word = TREND
+        verdicts.append(verdict_of(claim, rule, word, ours, limits, **numbers))
     return verdicts
 
 
@@ -246,7 +213,7 @@ def _limits(evidence: Evidence, rule: Mapping[str, Any]) -> list[str]:
     curves = [eligible(evidence.curves[schedule]) for schedule in rule["figure8"]["order"]]
     limits = []
     fewest = min(map(len, curves))
-    ratio = max(later / T for c in curves for T, later in zip(c, list(c)[1:], strict=False))
+    ratio = max(later / T for curve in curves for T, later in pairwise(curve))
     if ratio > rule["max_T_ratio"]:
         limits.append(f"coarse grid of T ({fewest} values)")
     if any(point.n == 1 for curve in curves for point in curve.values()):
@@ -273,20 +240,16 @@ def _groups(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str, dict
         needed = tolerance(mean[better], (error[better], error[worse]), rule)
         return mean[worse] - mean[better] > needed
 
-    verdict = NOT_REPRODUCED
-    if beats("concave", "convex"):
-        both = beats("concave", "linear") and beats("linear", "convex")
-        verdict = REPRODUCED if both else TREND
+    both = beats("concave", "linear") and beats("linear", "convex")
+    word = grade(beats("concave", "convex"), both)
     ours = ", ".join(f"{group} {value:.2f}" for group, value in mean.items())
-    return verdict, f"mean best FID: {ours}", mean
+    return word, f"mean best FID: {ours}", mean
 
 
 def _sweet_spots(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
     spots = [sweet_spot(s, evidence.curves[s], rule) for s in rule["schedules"]]
     found = [spot.schedule for spot in spots if spot and spot.found]
-    verdict = NOT_REPRODUCED
-    if len(found) >= rule["trend_at_least"]:
-        verdict = REPRODUCED if len(found) == len(spots) else TREND
+    word = grade(len(found) >= rule["trend_at_least"], len(found) == len(spots))
     ours = f"{len(found)} of {len(spots)}"
     if found:
         ours += f" ({', '.join(found)})"
@@ -301,7 +264,7 @@ def _sweet_spots(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str,
     for schedule in outside:
         spot = sweet_spot(schedule, evidence.curves[schedule], rule)
         ours += f"; {schedule}: {'has one too' if spot and spot.found else 'none'}"
-    return verdict, ours, {"found": float(len(found)), "of": float(len(spots))}
+    return word, ours, {"found": float(len(found)), "of": float(len(spots))}
 
 
 def _later(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
@@ -313,30 +276,24 @@ def _later(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str, dict[
         return NOT_REPRODUCED, f"every best T is {steps[0]}: no order", {"rho": rho}
     # As printed: a correlation of 0.9 must not fail for its fifteenth digit.
     value = round(rho, 9)
-    verdict = NOT_REPRODUCED
-    if value >= rule["trend_from"]:
-        verdict = REPRODUCED if value >= rule["reproduced_from"] else TREND
-    return verdict, f"rank correlation {rho:.2f} (best T: {listed})", {"rho": rho}
+    word = grade(value >= rule["trend_from"], value >= rule["reproduced_from"])
+    return word, f"rank correlation {rho:.2f} (best T: {listed})", {"rho": rho}
 
 
 def _cosine_first(evidence: Evidence, rule: Mapping[str, Any]) -> tuple[str, str, dict[str, float]]:
     bests = {s: best for s in rule["figure8"]["order"] if (best := best_of(evidence.curves[s]))}
     ranked = sorted(bests, key=lambda s: (bests[s].mean, s))
-    own = rule["schedule"]
-    first, second = bests[ranked[0]], bests[ranked[1]]
-    if ranked[0] == own:
-        counts = second.mean - first.mean > tolerance(first.mean, (first.error, second.error), rule)
-        verdict = REPRODUCED if counts else TREND
-        ours = f"{own} {first.mean:.2f}, then {ranked[1]} {second.mean:.2f}"
-        ours += "" if counts else " (level within the noise)"
+    own, place = rule["schedule"], ranked.index(rule["schedule"]) + 1
+    first, other = bests[ranked[0]], bests[ranked[1] if place == 1 else own]
+    counts = other.mean - first.mean > tolerance(first.mean, (first.error, other.error), rule)
+    if place == 1:
+        word = REPRODUCED if counts else TREND
+        ours = f"{own} {first.mean:.2f}, then {ranked[1]} {other.mean:.2f}"
     else:
-        cosine = bests[own]
-        counts = cosine.mean - first.mean > tolerance(first.mean, (first.error, cosine.error), rule)
-        verdict = NOT_REPRODUCED if counts else TREND
-        place = ranked.index(own) + 1
-        ours = f"{ranked[0]} {first.mean:.2f}; {own} is number {place} with {cosine.mean:.2f}"
-        ours += "" if counts else " (level within the noise)"
-    return verdict, ours, {"place": float(ranked.index(own) + 1)}
+        word = NOT_REPRODUCED if counts else TREND
+        ours = f"{ranked[0]} {first.mean:.2f}; {own} is number {place} with {other.mean:.2f}"
+    ours += "" if counts else " (level within the noise)"
+    return word, ours, {"place": float(place)}
 
 
 _RULES = {

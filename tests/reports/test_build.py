@@ -210,10 +210,10 @@ def test_failed_missing_and_tampered_cells_are_told(small: Path, tmp_path: Path)
     (place(60, 1) / "result.json").write_text(truncated)
     text = build(small, tmp_path / "report").read_text()
     assert "8 of 12 cells, 1 failed, 3 missing:" in text
-    assert "- 1 x OutOfMemory: at …/weights.bin | 8 GB: cosine T=4 seed=0" in text
-    assert "- 1 x checksum: cosine T=8 seed=1" in text
-    assert "- 1 x no result: cosine T=8 seed=0" in text
-    assert "- 1 x result.json unreadable: cosine T=60 seed=1" in text
+    assert "- 1 x OutOfMemory: at …/weights.bin \\| 8 GB: schedule=cosine seed=0 steps=4" in text
+    assert "- 1 x checksum: schedule=cosine seed=1 steps=8" in text
+    assert "- 1 x no result: schedule=cosine seed=0 steps=8" in text
+    assert "- 1 x result.json unreadable: schedule=cosine seed=1 steps=60" in text
     with (tmp_path / "report" / "curves.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["schedule"] == "cosine"]
     assert [(row["T"], row["fid_n"]) for row in rows] == [("4", "1"), ("60", "1")]

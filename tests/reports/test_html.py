@@ -9,7 +9,8 @@ import pytest
 from maskgit.common.errors import UsageError
 from reports import html
 from reports.index import build_index, main
-from reports.rows import Row
+from reports.means import Mean
+from reports.verdicts.numbers import PaperNumber
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -24,6 +25,7 @@ TEXT = """# Title <script>
 
 Caption. [PNG](f.png), [SVG](f.svg), [CSV](t.csv), [elsewhere](https://example.org/x)
 """
+FILES = ("f.png", "f.svg", "t.csv", "gone.png")
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def folder(tmp_path):
 
 
 def test_everything_is_in_the_file(folder):
-    page = html.page("T & t", html.body(TEXT, folder))
+    page = html.page("T & t", html.body(TEXT, folder, FILES))
     assert f'src="data:image/png;base64,{base64.b64encode(PIXEL).decode()}"' in page
     targets = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert [t for t in targets if not t.startswith("data:")] == ["https://example.org/x"]
@@ -46,7 +48,7 @@ def test_everything_is_in_the_file(folder):
 
 
 def test_text_is_never_markup(folder):
-    body = html.body(TEXT, folder)
+    body = html.body(TEXT, folder, FILES)
     assert "<script>" not in body
     assert "&lt;script&gt;" in body
 
@@ -55,16 +57,16 @@ def test_headings_have_the_anchors_that_github_gives(folder):
     assert html.anchor("Figure 8: schedules, and FID against T") == (
         "figure-8-schedules-and-fid-against-t"
     )
-    assert '<h1 id="x-title-script">' in html.body(TEXT, folder, "x-")
+    assert '<h1 id="x-title-script">' in html.body(TEXT, folder, FILES, "x-")
 
 
 def test_a_picture_that_is_not_there_stays_a_link(folder):
-    assert 'src="gone.png"' in html.body("![x](gone.png)", folder)
+    assert 'src="gone.png"' in html.body("![x](gone.png)", folder, FILES)
 
 
 def report(folder, name, **row):
     folder.mkdir()
-    values = {"paper": 6.18, "mean": 1.5, "sd": 0.25, "n": 100, "seeds": 3}
+    values = {"paper": 6.18, "ours": Mean(1.5, 0.25, 3), "n": 100}
     values |= {"verdict": "not comparable", "why": "another data set"} | row
     summary = {
         "experiment": name,
@@ -73,7 +75,7 @@ def report(folder, name, **row):
         "verdicts": [
             {"title": "It does", "paper": "so", "ours": "", "verdict": "not run", "why": ["why"]}
         ],
-        "rows": [Row(what=f"{name}: FID", **values).summary()],
+        "rows": [PaperNumber(what=f"{name}: FID", **values).summary()],
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "report.md").write_text(f"# About {name}\n\nText of {name}.\n")
@@ -98,9 +100,9 @@ def test_the_index_has_every_row_and_every_report(tmp_path):
 @pytest.mark.parametrize(
     ("row", "difference"),
     [
-        ({"compared": True, "mean": 6.0}, "-0.18"),
-        ({"compared": True, "mean": float("nan")}, "–"),
-        ({"mean": 6.0}, "–"),
+        ({"compared": True, "ours": Mean(6.0, 0.1, 3)}, "-0.18"),
+        ({"compared": True, "ours": Mean(float("nan"), float("nan"), 0)}, "–"),
+        ({"ours": Mean(6.0, 0.1, 3)}, "–"),
     ],
 )
 def test_a_difference_only_between_numbers_of_one_kind(tmp_path, row, difference):

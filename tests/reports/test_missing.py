@@ -61,8 +61,7 @@ def test_cells_without_any_metric_make_a_report_that_says_why(bare: Path, tmp_pa
 
 def test_the_empty_panel_says_why_it_is_empty(bare: Path):
     page = make_page(load_run(bare))
-    figure = next(b for s in page.sections for b in s.blocks if getattr(b, "name", "") == "figure8")
-    gamma, quality = figure.canvas.axes
+    gamma, quality = page.values["figure8"].canvas.axes
     assert len(gamma.lines) > 0
     assert not quality.lines
     words = " ".join(quality.texts[0].get_text().split())
@@ -85,14 +84,10 @@ def test_what_is_there_is_reported_beside_what_is_missing(tmp_path: Path):
     )
 
 
-def test_the_command_has_the_flags_of_the_cells(tmp_path: Path):
+def test_one_transformer_for_all_schedules_is_told(tmp_path: Path):
     run = write_run(tmp_path / "run", ["cosine"], steps=[4], seeds=[0], samples=False)
-    more = {"flags": ["--weights", "--data"], "transformer": "one transformer for all"}
-    cell = {"features": "vgg16", "backend": "jax", "sampler": "maskgit"}
-    without(run, {}, more, **cell)
-    text = build(run, tmp_path / "out").read_text()
-    assert "--features vgg16 --backend jax --weights FOLDER --data FOLDER`" in text
-    assert "Models: one transformer for all." in text
+    without(run, {}, {"transformer": "one transformer for all"})
+    assert "Models: one transformer for all." in build(run, tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(

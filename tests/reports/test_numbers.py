@@ -13,6 +13,7 @@ import pytest
 from reports.build import build
 from reports.load import load_run
 from reports.pages.ablate_schedule import make_page
+from reports.pages.schedule_data import collect
 from reports.pages.schedule_figures import gamma_of
 from tests.reports.synthetic_run import SHAPES, gamma, make_result, write_run
 
@@ -63,7 +64,7 @@ def test_table3_in_the_report_prints_the_same_numbers(report: Path, cells: pd.Da
         for place, metric, digits in [(3, "fid", 2), (4, "is", 2), (5, "precision", 3)]:
             mean, sd = at_best[metric].mean(), at_best[metric].std(ddof=1)
             assert fields[place] == f"{mean:.{digits}f} ± {sd:.{digits}f}"
-        assert fields[7] == f"{SHAPES[schedule][3]:.3f}"  # the NLL is the model's: no spread
+        assert fields[8] == f"{SHAPES[schedule][3]:.3f}"  # the NLL is the model's: no spread
 
 
 def test_table3_has_the_papers_numbers(report: Path):
@@ -96,9 +97,7 @@ def test_curves_csv_equals_groupby(report: Path, cells: pd.DataFrame):
 def test_cells_csv_has_every_cell(report: Path, cells: pd.DataFrame):
     table = read(report / "cells.csv")
     assert len(table) == len(cells)
-    merged = table.merge(
-        cells, left_on=["schedule", "T", "seed"], right_on=["schedule", "steps", "seed"]
-    )
+    merged = table.merge(cells, on=["schedule", "steps", "seed"])
     assert merged["fid_x"].tolist() == pytest.approx(merged["fid_y"].tolist(), abs=1e-6)
 
 
@@ -214,9 +213,10 @@ def test_a_schedule_that_the_paper_lacks_stands_last_without_papers_numbers(tmp_
 
 
 def test_the_left_panel_shows_the_stored_curves(run: Path):
-    stored = json.loads((run / "grid.json").read_text())["protocol"]
-    assert gamma_of(stored, ORDER) == {schedule: gamma(schedule) for schedule in ORDER}
-    assert gamma_of({"gamma": {"cosine": [1.0, 0.0]}}, ORDER) == {}  # not the 101 values agreed on
+    data = collect(load_run(run), ORDER)
+    assert gamma_of(data) == {schedule: gamma(schedule) for schedule in ORDER}
+    data.run.protocol["gamma"] = {"cosine": [1.0, 0.0]}
+    assert gamma_of(data) == {}  # not the 101 values agreed on
 
 
 def test_without_stored_curves_the_left_panel_is_left_out_and_the_report_says_so(tmp_path: Path):
@@ -279,8 +279,8 @@ def test_two_protocols_never_share_a_column(tmp_path: Path):
     assert curves.loc[("cosine", 8), "fid_n"] == 0
     assert curves.loc[("cosine", 8), "is_n"] == 1
     assert "7 of 9 cells, 2 set aside" in text
-    assert "- 1 x other protocol: cosine T=8 seed=0" in text
-    assert "- 1 x other transformer weights: cosine T=8 seed=2" in text
+    assert "- 1 x other protocol: seed=0 steps=8" in text
+    assert "- 1 x other transformer weights: seed=2 steps=8" in text
     assert "- fid: 1 x measured as fid.fashion-resnet.v2" in text
 
 
@@ -307,15 +307,15 @@ def test_one_transformer_for_all_schedules_is_not_comparable(tmp_path: Path):
     )
 
 
-def test_the_command_asks_for_the_same_cells(run: Path, tmp_path: Path):
-    page = make_page(load_run(run))
-    line = next(s for s in page.sections if s.heading.startswith("Protocol")).blocks[0].text
-    assert line == (
-        "The command: `python experiments/ablate_schedule.py --T 4,6,8,12,16,32,60 "
-        f"--schedules {','.join(ORDER)} --seeds 0,1,2 --num-samples 128 --preset embedded`"
-    )
-    write_run(tmp_path, ["cosine"], steps=[4, 5, 6, 7, 9, 10], samples=False)
-    assert "--T 4..7,9,10 --schedules cosine" in build(tmp_path, tmp_path / "r").read_text()
+def test_the_command_is_the_one_that_the_run_stored(tmp_path: Path):
+    run = write_run(tmp_path / "run", ["cosine"], steps=[4], seeds=[0], samples=False)
+    line = "The command that asks for these cells: `python experiments/x.py --T 4 --preset A`\n"
+    text = build(run, tmp_path / "with").read_text()
+    assert line not in text
+    grid = json.loads((run / "grid.json").read_text())
+    grid["command"] = "python experiments/x.py --T 4 --preset A"
+    (run / "grid.json").write_text(json.dumps(grid))
+    assert line in build(run, tmp_path / "with").read_text()
 
 
 def test_metrics_that_were_not_asked_for_are_no_gap(tmp_path: Path):
@@ -330,7 +330,7 @@ def test_metrics_that_were_not_asked_for_are_no_gap(tmp_path: Path):
     text = build(run, tmp_path / "report").read_text()
     assert "Metrics that finished cells do not have" not in text
     assert "No cell has these metrics." in text
-    assert "--metrics fid`" in text
+    assert "precision_mean" not in (tmp_path / "report" / "curves.csv").read_text()
 
 
 def test_two_values_of_T_cannot_show_a_sweet_spot(tmp_path: Path):
@@ -349,4 +349,4 @@ def test_cards_are_split_into_what_is_alike_and_what_differs(tmp_path: Path):
     text = build(run, tmp_path / "report").read_text()
     assert re.search(r"\| budget decay +\| cosine ", text)
     assert re.search(r"\| name +\| transformer-SCHEDULE ", text)
-    assert re.search(r"\| Schedule +\| +nll \| +sha256 \|", text)
+    assert re.search(r"\| Network +\| nll +\| sha256 +\|", text)

@@ -13,20 +13,11 @@ from matplotlib.collections import PolyCollection
 from PIL import Image
 from scipy.optimize import minimize
 
-from reports.figures.curves import (
-    STYLES,
-    curves_against_steps,
-    darker,
-    house_style,
-    new_canvas,
-    nice_ticks,
-    spread,
-    steps_axis,
-    style_of,
-)
-from reports.figures.samples import GAP, LEFT, TOP, Row, sample_grid
-from reports.tables import Table, and_list, csv_text, mean_sd, number, ranges
-from reports.verdicts.schedules import Point
+from reports.figures.curves import curves_against_steps, nice_ticks, steps_axis
+from reports.figures.pictures import GAP, LEFT, TOP, Strip, Tile, picture_grid
+from reports.figures.style import STYLES, darker, house_style, new_canvas, spread, style_of
+from reports.means import Mean, and_list, number, ranges
+from reports.tables import csv_text, text_table
 
 places = st.lists(st.floats(0, 1), min_size=1, max_size=9)
 
@@ -107,8 +98,8 @@ def test_nice_ticks_are_few_and_inside(low: float, high: float):
 
 @pytest.mark.parametrize(("worst", "logarithmic"), [(6.0, False), (30.0, True)])
 def test_one_bad_schedule_makes_the_axis_logarithmic(worst: float, logarithmic: bool):
-    curves = {"cosine": {4: Point(4.5, 0.1, 3), 8: Point(4.0, 0.1, 3)}}
-    curves["logarithmic"] = {4: Point(worst, 0.1, 3), 8: Point(worst, float("nan"), 1)}
+    curves = {"cosine": {4: Mean(4.5, 0.1, 3), 8: Mean(4.0, 0.1, 3)}}
+    curves["logarithmic"] = {4: Mean(worst, 0.1, 3), 8: Mean(worst, float("nan"), 1)}
     with house_style():
         ax = new_canvas(6, 4).add_axes((0.1, 0.1, 0.7, 0.8))
         assert curves_against_steps(ax, curves, list(curves)) is logarithmic
@@ -119,7 +110,7 @@ def test_one_bad_schedule_makes_the_axis_logarithmic(worst: float, logarithmic: 
 
 @pytest.mark.parametrize(("steps", "bands"), [(range(4, 61), 1), ([4, 8, 16], 0)])
 def test_dense_curves_have_bands_and_sparse_ones_bars(steps, bands: int):
-    curve = {T: Point(4 + T / 60, 0.1, 3) for T in steps}
+    curve = {T: Mean(4 + T / 60, 0.1, 3) for T in steps}
     with house_style():
         ax = new_canvas(6, 4).add_axes((0.1, 0.1, 0.7, 0.8))
         curves_against_steps(ax, {"cosine": curve}, ["cosine"])
@@ -141,7 +132,8 @@ def test_samples_are_enlarged_three_times_without_smoothing(channels: int):
     """Grey images are inverted: dark on light; colours stay."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (32, 32, channels), np.uint8) for _ in range(2)]
-    figure = sample_grid("s", "alt", "caption", [Row("T = 4\nfew", images, [0, 3])], ["shirt"])
+    strips = [Strip("T = 4\nfew", [Tile(image) for image in images])]
+    figure = picture_grid("s", "alt", strips, ["shirt", "bag"])
     sheet = pixels(figure)
     assert sheet.shape == (TOP + 96 + GAP, LEFT + 2 * (96 + GAP), 3)
     for column, image in enumerate(images):
@@ -154,7 +146,7 @@ def test_samples_are_enlarged_three_times_without_smoothing(channels: int):
 def test_large_samples_are_averaged_to_tiles():
     image = np.zeros((256, 256, 3), np.uint8)
     image[:, 128:] = 200
-    figure = sample_grid("s", "alt", "caption", [Row("a", [image], [0])], ["one"])
+    figure = picture_grid("s", "alt", [Strip("a", [Tile(image)])], ["one"])
     sheet = pixels(figure)
     assert sheet.shape[0] < 200
     assert sheet[TOP + 20, LEFT + 10].tolist() == [0, 0, 0]
@@ -167,8 +159,8 @@ def test_large_samples_are_averaged_to_tiles():
 def test_numbers_have_fixed_decimals_and_no_negative_zero():
     assert number(-0.001, 2) == "0.00"
     assert number(float("nan"), 2) == "–"
-    assert mean_sd(3.894, 0.051, 2) == "3.89 ± 0.05"
-    assert mean_sd(3.894, float("nan"), 2) == "3.89"
+    assert Mean(3.894, 0.051, 3).words(2) == "3.89 ± 0.05"
+    assert Mean(3.894, float("nan"), 1).words(2) == "3.89"
     rows = [[1.5, None, float("nan"), "a,b", 3]]
     assert csv_text(["a", "b", "c", "d", "e"], rows) == 'a,b,c,d,e\n1.500000,,,"a,b",3\n'
 
@@ -182,10 +174,10 @@ def test_ranges_join_neighbours_of_what_ran():
 
 
 def test_tables_escape_what_their_format_reads():
-    table = Table("t", "c", ["A|b", "n_1"], [["x|y & 50%", "1 ± 2"]])
+    table = text_table("t", ["A|b", "n_1"], [["x|y & 50%", "1 ± 2"]])
     markdown = table.to_markdown().splitlines()
     assert markdown[0].startswith("| A\\|b ")
-    assert markdown[1].endswith("-: |")
+    assert "x\\|y \\& 50%" in markdown[2]
     assert len({len(line) for line in markdown}) == 1
     assert r"x|y \& 50\% & 1 $\pm$ 2 \\" in table.to_latex()
     assert r"n\_1" in table.to_latex()

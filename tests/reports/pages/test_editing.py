@@ -223,7 +223,7 @@ def test_masks_are_light_where_unknown():
 def test_a_gif_has_its_frames_and_the_same_bytes_again(tmp_path, channels):
     frames = [np.broadcast_to(pictures(8, 8, channels, seed=s), (8, 8, 3)).copy() for s in (1, 2)]
     for name in ("a", "b"):
-        animation(name, "alt", "caption", frames, [100, 300]).write(tmp_path)
+        animation(name, "alt", frames, [100, 300]).write(tmp_path)
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == 2

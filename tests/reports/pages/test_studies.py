@@ -6,19 +6,13 @@ import math
 import pytest
 
 from reports.build import build
-from reports.declared import declared
-from reports.study import Mean
-from reports.verdicts.tables import (
-    judge_inflection,
-    judge_monotone,
-    judge_order,
-    judge_rejection_fid,
-    judge_rejection_is,
-    two_segments,
-)
+from reports.means import Mean
+from reports.paper import paper_values
+from reports.verdicts.reconstruction import judge_inflection, judge_monotone, two_segments
+from reports.verdicts.tables import judge_order, judge_rejection_fid, judge_rejection_is
 from tests.reports.synthetic_run import checksum
 
-RULES = declared()
+RULES = paper_values()
 
 
 def mean_of(value, sd=0.1, n=3):
@@ -134,9 +128,9 @@ def test_the_inflection_must_lie_near_0_9(place, word):
     xs = [i / 20 for i in range(1, 20)] + [0.97, 0.99]
     knot = two_segments(xs, [30 - 4 * x - 20 * max(0, x - place) for x in xs])
     rule = RULES["figure10_inflection"]
-    assert judge_inflection(knot, 0.01, 3, rule, 0.9).verdict == word
+    assert judge_inflection(knot, Mean(0.9, 0.01, 3), rule, 0.9).verdict == word
     flat = two_segments(xs, [30 - 4 * x + 3 * max(0, x - 0.9) for x in xs])
-    assert judge_inflection(flat, 0.01, 3, rule, 0.9).verdict == "not reproduced"
+    assert judge_inflection(flat, Mean(0.9, 0.01, 3), rule, 0.9).verdict == "not reproduced"
 
 
 def test_declared_numbers_are_those_that_the_paper_prints():

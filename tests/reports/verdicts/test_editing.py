@@ -6,17 +6,17 @@ import math
 
 import pytest
 
-from reports.declared import declared
-from reports.study import Mean
+from reports.means import Mean
+from reports.paper import paper_values
+from reports.verdicts.decoding import judge_iterations
 from reports.verdicts.editing import (
     judge_baselines,
     judge_boundary,
     judge_class,
-    judge_iterations,
     judge_samples,
     judge_seams,
-    number_row,
 )
+from reports.verdicts.numbers import judge_number
 
 NONE = Mean(math.nan, math.nan, 0)
 TASKS = ("outpaint-right", "inpaint-center")
@@ -47,7 +47,7 @@ def fids(maskgit, mean=MEAN, biharmonic=BIHARMONIC):
     ],
 )
 def test_baselines(found, verdict):
-    rule = declared()["table2_baselines"]
+    rule = paper_values()["table2_baselines"]
     assert judge_baselines("table2_baselines", found, rule, {}).verdict == verdict
 
 
@@ -64,7 +64,7 @@ def test_baselines(found, verdict):
     ],
 )
 def test_iterations(kept, verdict):
-    assert judge_iterations(kept, declared()["figure2_rule"]).verdict == verdict
+    assert judge_iterations(kept, paper_values()["figure2_rule"]).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_iterations(kept, verdict):
     ],
 )
 def test_classes_of_edits(share, before, verdict):
-    assert judge_class(share, before, 10, declared()["figure6_class"], "").verdict == verdict
+    assert judge_class(share, before, 10, paper_values()["figure6_class"], "").verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_classes_of_edits(share, before, verdict):
     ],
 )
 def test_seams(ratio, verdict):
-    assert judge_seams(ratio, 4, declared()["figure15_rule"]).verdict == verdict
+    assert judge_seams(ratio, 4, paper_values()["figure15_rule"]).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_seams(ratio, verdict):
 )
 def test_boundaries(values, verdict):
     ratios = {str(i): Mean(value, 0.01, 2) for i, value in enumerate(values)}
-    assert judge_boundary(ratios, declared()["figure21_boundary"]).verdict == verdict
+    assert judge_boundary(ratios, paper_values()["figure21_boundary"]).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_boundaries(values, verdict):
     ],
 )
 def test_samples(ours, real, verdict):
-    rule = declared()["figure21_samples"]
+    rule = paper_values()["figure21_samples"]
     assert judge_samples(Mean(ours, 0.01, 3), one(real), 1000, rule, "").verdict == verdict
 
 
@@ -128,11 +128,11 @@ def test_samples(ours, real, verdict):
     [(6.78, "reproduced"), (7.1, "reproduced"), (8.0, "trend reproduced"), (9.0, "not reproduced")],
 )
 def test_numbers_are_compared_on_the_paper_s_preset_only(value, verdict):
-    rule = declared()["table2"]
+    rule = paper_values()["table2"]
     arguments = {"samples": 9, "rule": rule}
-    row = number_row("FID", 6.78, one(value), same_preset=True, **arguments)
+    row = judge_number("FID", 6.78, one(value), same_preset=True, **arguments)
     assert (row.verdict, row.difference) == (verdict, f"{value - 6.78:+.2f}")
-    other = number_row("FID", 6.78, one(value), same_preset=False, **arguments)
+    other = judge_number("FID", 6.78, one(value), same_preset=False, **arguments)
     assert (other.verdict, other.difference) == ("not comparable", "–")
-    gone = number_row("FID", 6.78, NONE, same_preset=True, why="no reference", **arguments)
+    gone = judge_number("FID", 6.78, NONE, same_preset=True, why="no reference", **arguments)
     assert (gone.verdict, gone.why) == ("not run", "no reference")

@@ -10,15 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reports.pages.ablate_schedule import declared
+from reports.means import Mean
+from reports.paper import paper_values
+from reports.verdicts import NOT_COMPARABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED, TREND
 from reports.verdicts.schedules import (
-    NOT_COMPARABLE,
-    NOT_REPRODUCED,
-    NOT_RUN,
-    REPRODUCED,
-    TREND,
     Evidence,
-    Point,
     best_of,
     eligible,
     judge,
@@ -26,12 +22,12 @@ from reports.verdicts.schedules import (
     pooled_sd,
     rank_correlation,
     sweet_spot,
-    tolerance,
     within_noise,
 )
+from reports.verdicts.verdict import tolerance
 
 ORDER = ["exponential", "cubic", "square", "cosine", "linear", "sqrt", "logarithmic"]
-PAPER = {row["schedule"]: row for row in declared()["table3"]["rows"]}
+PAPER = {row["schedule"]: row for row in paper_values()["table3"]["rows"]}
 DENSE = list(range(4, 61))
 RULE = {"noise_multiple": 3.0, "relative": 0.02, "one_seed_relative": 0.05}
 
@@ -39,7 +35,7 @@ RULE = {"noise_multiple": 3.0, "relative": 0.02, "one_seed_relative": 0.05}
 def curve(best_T, best, steps=DENSE, sd=0.02, n=3, curvature=0.5):
     """A parabola in log2 T with its lowest point (best_T, best)."""
     return {
-        T: Point(best + curvature * math.log2(T / best_T) ** 2, sd if n > 1 else math.nan, n)
+        T: Mean(best + curvature * math.log2(T / best_T) ** 2, sd if n > 1 else math.nan, n)
         for T in steps
     }
 
@@ -52,12 +48,12 @@ def curves(best=None, place=None, **kwargs):
 
 
 def verdict(claim, found, **kwargs):
-    by_claim = {v.claim: v for v in judge(Evidence(found, **kwargs), declared())}
+    by_claim = {v.claim: v for v in judge(Evidence(found, **kwargs), paper_values())}
     return by_claim[claim]
 
 
 def test_the_papers_own_table_reproduces_every_claim():
-    assert {v.claim: v.verdict for v in judge(Evidence(curves()), declared())} == dict.fromkeys(
+    assert {v.claim: v.verdict for v in judge(Evidence(curves()), paper_values())} == dict.fromkeys(
         ["groups", "sweet_spot", "later", "cosine_first"], REPRODUCED
     )
 
@@ -65,7 +61,7 @@ def test_the_papers_own_table_reproduces_every_claim():
 def test_what_the_toml_says_of_the_paper_follows_from_its_table():
     fid = {s: PAPER[s]["fid"] for s in ORDER}
     concave, convex = fmean(fid[s] for s in ORDER[:4]), fmean(fid[s] for s in ORDER[5:])
-    shapes = declared()["shapes"]
+    shapes = paper_values()["shapes"]
     assert (
         f"concave {concave:.2f}, linear {fid['linear']:.2f}, convex {convex:.2f}"
         in (shapes["groups"]["paper"])
@@ -132,7 +128,7 @@ def test_flat_curves_with_noise_have_hardly_ever_a_sweet_spot():
         flat = {}
         for T in DENSE:
             values = [rng.gauss(5, 0.3) for _ in range(3)]
-            flat[T] = Point(fmean(values), stdev(values), 3)
+            flat[T] = Mean(fmean(values), stdev(values), 3)
         found += sweet_spot("cosine", flat, rule).found
     assert found <= 6  # 2 %
 
@@ -225,23 +221,23 @@ class TestLimits:
 
 def test_the_best_T_needs_all_seeds():
     """A T with fewer seeds must not win by luck."""
-    points = {4: Point(5.0, 0.1, 3), 8: Point(4.0, math.nan, 1), 16: Point(4.5, 0.1, 3)}
+    points = {4: Mean(5.0, 0.1, 3), 8: Mean(4.0, math.nan, 1), 16: Mean(4.5, 0.1, 3)}
     assert best_of(points).T == 16
     assert sorted(eligible(points)) == [4, 16]
 
 
 def test_ties_go_to_the_fewer_iterations():
-    assert best_of({16: Point(4.0, 0.1, 2), 8: Point(4.0, 0.1, 2)}).T == 8
+    assert best_of({16: Mean(4.0, 0.1, 2), 8: Mean(4.0, 0.1, 2)}).T == 8
     assert best_of({}) is None
 
 
 def test_pooled_sd_weighs_by_degrees_of_freedom():
     values = {4: [1.0, 2.0, 4.0], 8: [3.0, 3.5]}
-    points = {T: Point(fmean(v), stdev(v), len(v)) for T, v in values.items()}
-    points[16] = Point(2.0, math.nan, 1)
+    points = {T: Mean(fmean(v), stdev(v), len(v)) for T, v in values.items()}
+    points[16] = Mean(2.0, math.nan, 1)
     squares = sum((x - fmean(v)) ** 2 for v in values.values() for x in v)
     assert pooled_sd(points) == pytest.approx(math.sqrt(squares / 3))
-    assert math.isnan(pooled_sd({4: Point(1.0, math.nan, 1)}))
+    assert math.isnan(pooled_sd({4: Mean(1.0, math.nan, 1)}))
 
 
 def test_tolerance_takes_the_larger_of_noise_and_share():
@@ -251,7 +247,7 @@ def test_tolerance_takes_the_larger_of_noise_and_share():
 
 
 def test_within_noise_lists_what_cannot_be_told_from_the_best():
-    points = {T: Point(m, 0.01, 3) for T, m in {4: 5.0, 8: 4.05, 12: 4.0, 16: 4.2}.items()}
+    points = {T: Mean(m, 0.01, 3) for T, m in {4: 5.0, 8: 4.05, 12: 4.0, 16: 4.2}.items()}
     assert within_noise(points, RULE) == [8, 12]
 
 
@@ -268,7 +264,7 @@ def test_rank_correlation_equals_scipys():
 def noisy(rng, sd, best_T=None):
     """One seed of 57 values of T: flat, or a deep parabola around best_T, with normal noise."""
     shape = curve(best_T or 16, 2.0, n=1, curvature=0.5 if best_T else 0.0)
-    return {T: Point(p.mean + sd * rng.standard_normal(), math.nan, 1) for T, p in shape.items()}
+    return {T: Mean(p.mean + sd * rng.standard_normal(), math.nan, 1) for T, p in shape.items()}
 
 
 def test_noise_of_one_seed_is_recovered_from_neighbours():
@@ -276,7 +272,7 @@ def test_noise_of_one_seed_is_recovered_from_neighbours():
     for best_T in (None, 16):
         found = [neighbour_sd(noisy(rng, 0.2, best_T)) for _ in range(200)]
         assert 0.17 < fmean(found) < 0.23
-    assert math.isnan(neighbour_sd({T: Point(1.0, math.nan, 1) for T in (4, 8, 12, 60)}))
+    assert math.isnan(neighbour_sd({T: Mean(1.0, math.nan, 1) for T in (4, 8, 12, 60)}))
 
 
 def test_the_lowest_of_many_noisy_values_is_no_sweet_spot():

@@ -1,4 +1,4 @@
-"""What the paper printed, and how ours is held against it: set before the runs."""
+"""What the paper printed and how our numbers are held against it, declared before the runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 @lru_cache(maxsize=1)
-def declared() -> dict[str, Any]:
+def paper_values() -> dict[str, Any]:
     """`reports/paper_values.toml`, parsed."""
     path = Path(__file__).with_name("paper_values.toml")
     return tomllib.loads(path.read_text(encoding="utf-8"))

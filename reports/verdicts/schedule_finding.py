@@ -1,4 +1,4 @@
-"""The finding of `ablate_schedule` in two sentences made from the numbers, good news or bad."""
+"""The finding of `ablate_schedule` in two sentences that its numbers decide, good news or bad."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.tables import and_list, mean_sd, number
+from reports.means import Mean, and_list, number
 from reports.verdicts.schedules import (
     Best,
     Evidence,
@@ -14,8 +14,8 @@ from reports.verdicts.schedules import (
     one_seed_words,
     rank_correlation,
     sweet_spot,
-    tolerance,
 )
+from reports.verdicts.verdict import tolerance
 
 
 def sentences(evidence: Evidence, declared: Mapping[str, Any]) -> list[str]:
@@ -34,7 +34,7 @@ def sentences(evidence: Evidence, declared: Mapping[str, Any]) -> list[str]:
 
 
 def _value(best: Best) -> str:
-    return f"{mean_sd(best.mean, best.sd, 2)} at T = {best.T}"
+    return f"{Mean(best.mean, best.sd, best.n).words()} at T = {best.T}"
 
 
 def _winner(bests: Mapping[str, Best], ranked: Sequence[str], rule: Mapping[str, Any]) -> str:
