@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from maskgit.common import download
+from tests.maskgit.common.download_server import serving
+
 BFLOAT16 = """
 import torch
 x = torch.ones(512, 512).bfloat16()
@@ -27,3 +30,11 @@ def bfloat16():
     done = subprocess.run([sys.executable, "-c", BFLOAT16], capture_output=True)
     if done.returncode != 0:
         pytest.skip(f"bfloat16 products end a process here with {done.returncode}")
+
+
+@pytest.fixture
+def server(request, monkeypatch):
+    """A server of the test module's CONTENT that can break off, lie and say no."""
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with serving(request.module.CONTENT) as server:
+        yield server

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -10,13 +9,7 @@ from slurm.local_cluster import cluster as local
 from slurm.local_cluster.__main__ import main
 from slurm.local_cluster.cluster import LocalCluster
 from tests.paths import ROOT
-
-
-def wait_for(condition, seconds=40.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
+from tests.slurm.slurm_doubles import wait_for
 
 
 @pytest.mark.slurm

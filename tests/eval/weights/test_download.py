@@ -2,28 +2,14 @@
 
 import hashlib
 
-import pytest
-
 from eval.weights import __main__ as weights_cli
 from eval.weights import files as weights
 from eval.weights.files import SOURCES, Source, checked_weights
-from maskgit.common import download as downloads
 from maskgit.common.files import CACHE_VARIABLE
-from tests.maskgit.common.download_server import serving
+from tests.paths import names
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0.0)
-    with serving(CONTENT) as server:
-        yield server
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def test_fetch_puts_the_file_in_the_cache_and_verify_agrees(server, tmp_path, monkeypatch, capsys):
@@ -35,7 +21,7 @@ def test_fetch_puts_the_file_in_the_cache_and_verify_agrees(server, tmp_path, mo
     target = tmp_path / "weights" / "tiny.bin"
     assert weights_cli.main(["fetch", "tiny"]) == 0
     assert capsys.readouterr().out == f"tiny: {target}\n"
-    assert files(target.parent) == ["tiny.bin", "tiny.bin.record.json"]
+    assert names(target.parent) == ["tiny.bin", "tiny.bin.record.json"]
     assert checked_weights("tiny").sha256 == SHA256
     requests = len(server.asked)
     assert weights_cli.main(["fetch", "tiny"]) == 0
@@ -59,4 +45,4 @@ def test_fetch_goes_on_after_a_failure_and_says_so(server, tmp_path, monkeypatch
     assert captured.out == f"ranges: {folder / 'ranges.bin'}\n"
     assert captured.err.startswith("error: gone: ")
     assert captured.err.count("\n") == 1
-    assert files(folder) == ["ranges.bin", "ranges.bin.record.json"]
+    assert names(folder) == ["ranges.bin", "ranges.bin.record.json"]

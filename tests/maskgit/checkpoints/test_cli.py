@@ -9,36 +9,17 @@ import sys
 import pytest
 import torch
 
-from maskgit.checkpoints import __main__ as checkpoints_cli
 from maskgit.checkpoints import load_model, load_tokenizer, load_transformer, save_model
 from maskgit.common.records import Record, write_record
 from maskgit.model.causal import Autoregressive
 from maskgit.model.config import TokenizerConfig, TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
-from tests.paths import GOLDEN
+from tests.maskgit.checkpoints.command_line import command, failing
+from tests.paths import GOLDEN, names
 
 TRANSFORMER = GOLDEN / "maskgit_other_checkpoint"
 TOKENIZER = GOLDEN / "tokenizer_other_checkpoint"
 CONTENT = TRANSFORMER.read_bytes()
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def command(*arguments, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["checkpoints", *map(str, arguments)])
-    checkpoints_cli.main()
-
-
-def failing(*arguments, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as caught:
-        command(*arguments, monkeypatch=monkeypatch)
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_inspect_lists_every_array(monkeypatch, capsys):

@@ -1,22 +1,19 @@
 """Fetching official files from a server that misbehaves, and what is then trusted."""
 
 import hashlib
-import sys
 from dataclasses import replace
 
 import pytest
 
-from maskgit.checkpoints import __main__ as checkpoints_cli
 from maskgit.checkpoints import fetch as checkpoints_fetch
 from maskgit.checkpoints import load_transformer
 from maskgit.checkpoints.fetch import fetch
-from maskgit.common import download as downloads
 from maskgit.common.errors import UsageError
 from maskgit.common.records import read_record, record_path
 from maskgit.model.config import TokenizerConfig
 from maskgit.presets import TransformerShape, get_preset
-from tests.maskgit.common.download_server import serving
-from tests.paths import GOLDEN
+from tests.maskgit.checkpoints.command_line import command, failing
+from tests.paths import GOLDEN, names
 
 TRANSFORMER = GOLDEN / "maskgit_other_checkpoint"
 TOKENIZER = GOLDEN / "tokenizer_other_checkpoint"
@@ -29,17 +26,6 @@ TINY = replace(
     transformer=TransformerShape(width=48, layers=3, heads=3, mlp=80),
     official={"transformer": "file", "tokenizer": "other"},
 )
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0.0)
-    with serving(CONTENT) as server:
-        yield server
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_the_first_file_is_trusted_and_every_later_one_held_against_it(server, tmp_path):
@@ -103,21 +89,6 @@ def test_a_transformer_of_another_size_is_named(server, tmp_path):
         fetch(preset, "transformer", tmp_path, server.url)
     with pytest.raises(UsageError, match="no official transformer was released"):
         fetch(get_preset("places2"), "transformer", tmp_path, server.url)
-
-
-def command(*arguments, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["checkpoints", *map(str, arguments)])
-    checkpoints_cli.main()
-
-
-def failing(*arguments, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as caught:
-        command(*arguments, monkeypatch=monkeypatch)
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_the_command_fetches_all_four_files(server, tmp_path, monkeypatch, capsys):

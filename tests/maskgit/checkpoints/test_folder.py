@@ -21,18 +21,10 @@ from maskgit.common.errors import UsageError
 from maskgit.model.config import TokenizerConfig, TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
+from tests.maskgit.checkpoints.test_flax import unpack
 from tests.paths import GOLDEN
 
 TRANSFORMER = GOLDEN / "maskgit_tiny_checkpoint"
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory):
-    """The official tokenizer file, kept in two parts for its size."""
-    path = tmp_path_factory.mktemp("golden") / "tokenizer_tiny_checkpoint"
-    parts = [GOLDEN / f"tokenizer_tiny_checkpoint.part{i}" for i in (0, 1)]
-    path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    return path
 
 
 def test_official_transformer_gives_the_official_logits():
@@ -246,14 +238,6 @@ def pack(tree):
         return msgpack.ExtType(1, content)
 
     return msgpack.packb(tree, default=array)
-
-
-def unpack(path):
-    def array(code, data):
-        shape, dtype, content = msgpack.unpackb(data)
-        return np.frombuffer(content, dtype).reshape(shape)
-
-    return msgpack.unpackb(path.read_bytes(), ext_hook=array)
 
 
 def edit_leaf(name, value):

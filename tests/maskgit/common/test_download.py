@@ -5,24 +5,12 @@ import shutil
 
 import pytest
 
-from maskgit.common import download as downloads
 from maskgit.common.download import download
 from maskgit.common.errors import Unavailable, UsageError
-from tests.maskgit.common.download_server import serving
+from tests.paths import names
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0.0)
-    with serving(CONTENT) as server:
-        yield server
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def get(server, target, check=lambda path: None):

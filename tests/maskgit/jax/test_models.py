@@ -22,15 +22,6 @@ TRANSFORMER = GOLDEN / "maskgit_tiny_checkpoint"
 words = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory):
-    """The official tokenizer file, kept in two parts for its size."""
-    path = tmp_path_factory.mktemp("golden") / "tokenizer_tiny_checkpoint"
-    parts = [GOLDEN / f"tokenizer_tiny_checkpoint.part{i}" for i in (0, 1)]
-    path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    return path
-
-
 @pytest.fixture(params=[True, False], ids=["partitionable", "original"])
 def partitionable(request):
     before = jax.config.jax_threefry_partitionable

@@ -17,14 +17,6 @@ from maskgit.training.loop import RunOptions, Trainer
 from maskgit.training.tokens import ArrayTokens
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny_preset(**budget):
     defaults = {"steps": 8, "batch_size": 6, "learning_rate": 3e-3, "warmup_steps": 2, "ema": 0.9}
     return replace(

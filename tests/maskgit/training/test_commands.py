@@ -19,14 +19,6 @@ from tests.maskgit.data.test_fashion_mnist import write_split
 from tests.maskgit.training.training_doubles import make_folder, tiny_preset
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def cli(*arguments):
     run(tyro.cli(Command, args=[str(a) for a in arguments]))
 

@@ -30,14 +30,6 @@ UNEVEN = {"batch": 7, "rate": RATE}
 REVIVAL = {"revive_every": 2}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run_in(world, jobs, context=CONTEXT):
     """Run the jobs in `world` processes; returns their exit codes."""
     with socket.socket() as probe:
