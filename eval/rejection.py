@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.features.registry import EXTRACTORS, Extractor, extractor_info, get_extractor
+from eval.features.registry import EXTRACTORS, Extractor, extractor_class, get_extractor
 from maskgit.common.errors import UsageError
 
 PAPER_RATE = 0.05  # Table 4
@@ -102,7 +102,7 @@ def accept(logits: np.ndarray, labels: np.ndarray, rate: float) -> np.ndarray:
 
 def classifier_names() -> list[str]:
     """Names that `get_classifier` accepts: feature networks with logits."""
-    return [name for name in EXTRACTORS if extractor_info(name).num_logits > 0]
+    return [name for name in EXTRACTORS if extractor_class(name).num_logits > 0]
 
 
 def get_classifier(
@@ -118,7 +118,7 @@ def get_classifier(
         Unavailable: the weights are not on this machine.
         UsageError: unknown name, or a network without logits.
     """
-    if name not in EXTRACTORS or extractor_info(name).num_logits == 0:
+    if name not in EXTRACTORS or extractor_class(name).num_logits == 0:
         raise UsageError(f"classifier {name!r}: expected one of {', '.join(classifier_names())}")
     return get_extractor(name, feature_weights, device)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -46,24 +45,6 @@ class Features(NamedTuple):
     logits: np.ndarray
 
 
-@dataclass(frozen=True)
-class ExtractorInfo:
-    """What is known of an extractor before its weights are there.
-
-    Attributes:
-        name: registry name.
-        dim: number D of features.
-        num_logits: number L of logits; 0 means that there is no Inception Score on it.
-        protocol: input range, resizing, layer, sizes (JSON-able); a loaded extractor's protocol
-            is this with the weights' file and sha256.
-    """
-
-    name: str
-    dim: int
-    num_logits: int
-    protocol: dict[str, object]
-
-
 def extractor_names() -> list[str]:
     """Names that `get_extractor` accepts."""
     return list(EXTRACTORS)
@@ -84,20 +65,15 @@ def get_extractor(
         Unavailable: the weights are not on this machine.
         UsageError: unknown name or device, broken weights, or a package that is not installed.
     """
-    return _extractor_class(name)(feature_weights, device, amp=amp)
+    return extractor_class(name)(feature_weights, device, amp=amp)
 
 
-def extractor_info(name: str) -> ExtractorInfo:
-    """Sizes and protocol constants of an extractor, without its weights.
+def extractor_class(name: str) -> type[Extractor]:
+    """The class of an extractor, which knows its sizes and describes itself without weights.
 
     Raises:
         UsageError: unknown name.
     """
-    cls = _extractor_class(name)
-    return ExtractorInfo(cls.name, cls.dim, cls.num_logits, cls.describe())
-
-
-def _extractor_class(name: str) -> type[Extractor]:
     if name not in EXTRACTORS:
         raise UsageError(f"features {name!r}: expected one of {', '.join(EXTRACTORS)}")
     module, cls = EXTRACTORS[name].split(":")

@@ -61,11 +61,6 @@ class MaskedNLL:
         self.total -= log_p.sum().item()
         self.tokens += len(chosen)
 
-    def merge(self, other: MaskedNLL) -> None:
-        """Add what another worker has seen."""
-        self.total += other.total
-        self.tokens += other.tokens
-
     @property
     def value(self) -> float:
         """Mean negative log-likelihood in nats per masked token.
@@ -103,10 +98,3 @@ def _check(logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> N
             f"NLL: targets {int(chosen.min())}..{int(chosen.max())} at masked positions, "
             f"expected 0..{logits.shape[2] - 1}"
         )
-
-
-def masked_nll(logits: Any, targets: Any, mask: Any) -> float:
-    """NLL of one batch in nats per masked token; arguments as for `MaskedNLL.update`."""
-    result = MaskedNLL()
-    result.update(logits, targets, mask)
-    return result.value

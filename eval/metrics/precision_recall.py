@@ -24,6 +24,8 @@ from maskgit.common.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from eval.neighbours.projection import Points
+
 
 class Manifold:
     """A set of features and the ball around each; built once, asked often.
@@ -89,10 +91,10 @@ class Manifold:
         """
         return self._cloud.counts_inside(self._asked(features), self.radii).numpy()
 
-    def _asked(self, features: np.ndarray | Manifold) -> Any:
+    def _asked(self, features: np.ndarray | Manifold) -> np.ndarray | Points:
         if isinstance(features, Manifold):
-            points = self._fitting(features.points.numpy())
-            return features._cloud if features.device == self.device else points
+            self._fitting(features.points[:1].numpy())
+            return features._cloud
         return self._fitting(check_features(features))
 
     def _fitting(self, features: np.ndarray) -> np.ndarray:

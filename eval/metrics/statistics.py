@@ -1,19 +1,16 @@
-"""Mean and covariance of features, streaming and mergeable.
+"""Mean and covariance of features, batch by batch in constant memory.
 
-All sums are float64. Two partial results merge exactly as if one had seen all rows (Chan, Golub
-and LeVeque 1979), so the order of batches and the number of workers change a result by rounding
-only.
+All sums are float64. Each batch is added as Chan, Golub and LeVeque (1979) merge two partial
+results, so the order and the size of batches change a result by rounding only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from eval.images.arrays import read_arrays, write_arrays
-from maskgit.common.errors import UsageError, one_line
+from maskgit.common.errors import UsageError
 
 
 def check_features(features: np.ndarray, what: str = "features", minimum: int = 1) -> np.ndarray:
@@ -76,24 +73,9 @@ class Statistics:
         rows -= mean
         rest = rows.mean(axis=0)  # what rounding left, when the mean is large
         rows -= rest
-        self._add(len(rows), mean + rest, rows.T @ rows)
-
-    def merge(self, other: Statistics) -> None:
-        """Add what another worker has seen.
-
-        Raises:
-            UsageError: the two have a different number of features.
-        """
-        if other.dim != self.dim:
-            raise UsageError(f"statistics of {other.dim} and {self.dim} features do not merge")
-        self._add(other.n, other.mean, other._scatter)
-
-    def _add(self, n: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        total = self.n + n
-        if n == 0:
-            return
-        delta = mean - self.mean
-        self._scatter += scatter + np.outer(delta, delta) * (self.n * n / total)
+        n, total = len(rows), self.n + len(rows)
+        delta = mean + rest - self.mean
+        self._scatter += rows.T @ rows + np.outer(delta, delta) * (self.n * n / total)
         self.mean = self.mean + delta * (n / total)
         self.n = total
 
@@ -122,19 +104,3 @@ class Statistics:
         result = cls(len(mean))
         result.n, result.mean, result._scatter = int(n), mean.copy(), scatter.copy()
         return result
-
-    def save(self, path: str | Path) -> None:
-        """Write the state as an npz, whole or not at all."""
-        write_arrays(Path(path), self.arrays())
-
-    @classmethod
-    def load(cls, path: str | Path) -> Statistics:
-        """Read what `save` wrote.
-
-        Raises:
-            UsageError: the file is missing, broken or another one.
-        """
-        try:
-            return cls.from_arrays(read_arrays(Path(path)))
-        except UsageError as error:
-            raise UsageError(f"{path}: not readable statistics ({one_line(error)})") from error

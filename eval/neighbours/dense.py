@@ -20,6 +20,7 @@ from torch import Tensor
 from eval.neighbours.projection import (
     EPS64,
     Frame,
+    Points,
     Projected,
     as_points,
     full_float32,
@@ -33,7 +34,7 @@ PICKS = 2  # beyond k: near points that are measured first
 CROWDED = 0.01  # share of a block's pairs left open, above which it is bounded in float64
 
 
-class DenseCloud:
+class DenseCloud(Points):
     """A set of points, prepared for questions about distances within it and to it.
 
     It answers what `eval.neighbours.search.Cloud` answers.
@@ -51,14 +52,12 @@ class DenseCloud:
         # Relative error of a squared distance in float64, with a lot to spare.
         self._margin = 1 + 16 * (self.points.shape[1] + 16) * EPS64
 
-    def _asked(self, asked: np.ndarray | DenseCloud | Tensor) -> _Asked:
+    def _asked(self, asked: np.ndarray | Points | Tensor) -> _Asked:
         """Points in this cloud's frame, with what bounds need of them on the device."""
-        points = asked
-        if isinstance(asked, DenseCloud):
-            points = asked.points
-        elif isinstance(asked, np.ndarray):
+        if isinstance(asked, np.ndarray):
             points = as_points(asked)
-        assert isinstance(points, Tensor)
+        else:
+            points = asked.points if isinstance(asked, Points) else asked
         projected = Projected(points, self.frame)
         parts = projected.inner, projected.shift, projected.slack
         return _Asked(points, *(part.to(self.device) for part in parts))
@@ -83,29 +82,16 @@ class DenseCloud:
             squared = exact(row, near.cpu().flatten())
             # The k-th of a few near ones is no nearer than the k-th of all; 0 cannot shrink.
             limit = kth_of_rows(row, squared, k)
-            reach = torch.where(limit > 0, limit * self._margin**2 / self._unit, -torch.inf)
+            reach = limit * self._margin**2 / self._unit
             least.scatter_(1, near, torch.inf)
-            open_pairs = (least <= reach.to(self.device)[:, None]) & (limit > 0).to(self.device)[
-                :, None
-            ]
+            open_pairs = least <= reach.to(self.device)[:, None]
+            open_pairs &= (limit > 0).to(self.device)[:, None]
             if last or not _crowded(open_pairs):
                 break
         more_row, more_column = _pairs(open_pairs)
         row = torch.cat([row, more_row])
         squared = torch.cat([squared, exact(more_row, more_column)])
         return kth_of_rows(row, squared, k)
-
-    def inside_any(self, features: np.ndarray | DenseCloud, squared_radii: Tensor) -> Tensor:
-        """Whether each of some points (m, D) lies in any ball around this cloud's points, the rim
-        included; bool (m,)."""
-        return self._inside_each(self._asked(features), squared_radii, None)[0]
-
-    def inside_each(
-        self, other: DenseCloud, squared_radii: Tensor, others_radii: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Whether each of another cloud's points lies in any ball of this one, bool (m,), and
-        whether each of this cloud's lies in any of the other's, bool (n,)."""
-        return self._inside_each(self._asked(other), squared_radii, others_radii)
 
     def _inside_each(
         self, asked: _Asked, squared_radii: Tensor, others_radii: Tensor | None
@@ -152,7 +138,7 @@ class DenseCloud:
                 lambda column, row: others_radii[rows[row]],
             )
 
-    def counts_inside(self, features: np.ndarray | DenseCloud, squared_radii: Tensor) -> Tensor:
+    def counts_inside(self, features: np.ndarray | Points, squared_radii: Tensor) -> Tensor:
         """How many of some points (m, D) each ball holds, its rim left out; int64 (n,)."""
         asked = self._asked(features)
         counts = torch.zeros(len(self.points), dtype=torch.int64)

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,38 @@ class Projected:
         # most this share of the sum of their absolute values, here |x|^2 + |y|^2; and so are norms.
         self.slack = 4 * sum_rounding(points.shape[1]) * self.norms
         self.shift = self.slack - self.norms / 2
+
+
+class Points:
+    """A set of points, and questions about another set that both ways of searching answer.
+
+    Attributes:
+        points: features (n, D), float32 if that holds them, else float64.
+        frame: around them.
+    """
+
+    points: Tensor
+    frame: Frame
+
+    def inside_any(self, features: np.ndarray | Points, squared_radii: Tensor) -> Tensor:
+        """Whether each of some points (m, D) lies in any ball around this set's points, the rim
+        included; bool (m,)."""
+        return self._inside_each(self._asked(features), squared_radii, None)[0]
+
+    def inside_each(
+        self, other: Points, squared_radii: Tensor, others_radii: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Whether each of another set's points lies in any ball of this one, bool (m,), and
+        whether each of this set's lies in any of the other's, bool (n,)."""
+        return self._inside_each(self._asked(other), squared_radii, others_radii)
+
+    def _asked(self, features: np.ndarray | Points) -> Any:
+        raise NotImplementedError
+
+    def _inside_each(
+        self, asked: Any, squared_radii: Tensor, others_radii: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
 
 
 def sum_rounding(terms: int) -> float:

@@ -37,6 +37,7 @@ from eval.neighbours.codes import (
 from eval.neighbours.projection import (
     EPS64,
     Frame,
+    Points,
     Projected,
     as_points,
     full_float32,
@@ -51,7 +52,7 @@ MOST_THREADS = 16
 PICKS = 2  # beyond k: near points that are measured first
 
 
-class Cloud:
+class Cloud(Points):
     """A set of points, prepared for questions about distances within it and to it.
 
     Args:
@@ -78,10 +79,10 @@ class Cloud:
         full = Projected(points, self.frame)
         return _Asked(points, full, Codes(full, self._codes.grid))
 
-    def _asked(self, features: np.ndarray | Cloud) -> _Asked:
-        if not isinstance(features, Cloud):
+    def _asked(self, features: np.ndarray | Points) -> _Asked:
+        if isinstance(features, np.ndarray):
             return self._seen(as_points(features))
-        if features._codes.grid is not self._codes.grid:
+        if not isinstance(features, Cloud) or features._codes.grid is not self._codes.grid:
             return self._seen(features.points)
         return _Asked(features.points, features._full, features._codes)
 
@@ -173,18 +174,6 @@ class Cloud:
         least[unclear], most[unclear] = exact / self._margin, exact * self._margin
         return least, most
 
-    def inside_any(self, features: np.ndarray | Cloud, squared_radii: Tensor) -> Tensor:
-        """Whether each of some points (m, D) lies in any ball around this cloud's points, the rim
-        included; bool (m,)."""
-        return self._inside_each(self._asked(features), squared_radii, None)[0]
-
-    def inside_each(
-        self, other: Cloud, squared_radii: Tensor, others_radii: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Whether each of another cloud's points lies in any ball of this one, bool (m,), and
-        whether each of this cloud's lies in any of the other's, bool (n,)."""
-        return self._inside_each(self._asked(other), squared_radii, others_radii)
-
     def _inside_each(
         self, asked: _Asked, squared_radii: Tensor, others_radii: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -234,7 +223,7 @@ class Cloud:
         bounds.for_blocks(len(asked.points), find)
         return inside, covered
 
-    def counts_inside(self, features: np.ndarray | Cloud, squared_radii: Tensor) -> Tensor:
+    def counts_inside(self, features: np.ndarray | Points, squared_radii: Tensor) -> Tensor:
         """How many of some points (m, D) each ball holds, its rim left out; int64 (n,)."""
         asked = self._asked(features)
         columns = Columns(self._codes, squared_radii.argsort())

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.features.registry import Extractor, extractor_info
+from eval.features.registry import Extractor, extractor_class
 from eval.images.arrays import read_arrays, write_arrays
 from eval.images.source import ImageSource, content_sha256
 from eval.metrics.fid import covariance_factor
@@ -339,7 +339,7 @@ def import_statistics(
         mean, cov = (np.asarray(arrays[k], np.float64) for k in ("mu", "sigma"))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{file}: mu and sigma are no numbers ({one_line(error)})") from error
-    dim = extractor_info(extractor).dim
+    dim = extractor_class(extractor).dim
     if mean.shape != (dim,) or cov.shape != (dim, dim) or not np.isfinite(mean).all():
         raise UsageError(
             f"{file}: mu {mean.shape} and sigma {cov.shape}, {extractor} has {dim} features"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from eval.features.registry import extractor_info
+from eval.features.registry import extractor_class
 from eval.rejection import (
     PAPER_RATE,
     accept,
@@ -129,7 +129,7 @@ def test_the_embedded_classifier_keeps_real_images_of_the_class(resnet):
 def test_classifiers_are_those_with_logits(tmp_path):
     names = classifier_names()
     assert {"resnet50", "fashion-resnet", "efficientnet-lite0"} <= set(names)
-    assert all(extractor_info(name).num_logits > 0 for name in names)
+    assert all(extractor_class(name).num_logits > 0 for name in names)
     assert "dinov2-vit-l-14" not in names
     for name in ("dinov2-vit-l-14", "resnet18"):
         with pytest.raises(UsageError, match=f"classifier '{name}': expected one of"):

@@ -14,7 +14,7 @@ import torch
 
 import eval.features.dinov2
 from eval.features.dinov2 import DINOv2
-from eval.features.registry import extractor_info, extractor_names, get_extractor
+from eval.features.registry import extractor_class, extractor_names, get_extractor
 from eval.features.tensorflow_resize import resize_bilinear_tf1
 from eval.weights.files import SOURCES
 from maskgit.common.errors import Unavailable, UsageError
@@ -311,14 +311,14 @@ def test_tfgan_module_is_run_as_tf_gan_runs_it(tmp_path):
 
 def test_info_needs_no_weights_and_agrees_with_the_loaded_extractor(inception_folder):
     for name in extractor_names():
-        info = extractor_info(name)
-        protocol = json.loads(json.dumps(info.protocol))
+        info = extractor_class(name)
+        protocol = json.loads(json.dumps(info.describe()))
         assert protocol["features"] == info.name == name
         assert (protocol["dim"], protocol["num_logits"]) == (info.dim, info.num_logits)
         assert {"input", "resize", "image_size", "layer"} <= protocol.keys()
-    info = extractor_info("inception-v3-compat")
+    info = extractor_class("inception-v3-compat")
     loaded = get_extractor("inception-v3-compat", inception_folder)
-    assert info.protocol.items() <= loaded.protocol.items()
+    assert info.describe().items() <= loaded.protocol.items()
     assert (info.dim, info.num_logits) == (2048, 1008)
     with pytest.raises(UsageError, match="'inception': expected one of"):
-        extractor_info("inception")
+        extractor_class("inception")

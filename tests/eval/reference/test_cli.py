@@ -89,7 +89,7 @@ def test_published_statistics_are_imported(tmp_path, capsys, monkeypatch):
 
     from eval.reference import build as reference_build
 
-    monkeypatch.setattr(reference_build, "extractor_info", lambda name: SimpleNamespace(dim=8))
+    monkeypatch.setattr(reference_build, "extractor_class", lambda name: SimpleNamespace(dim=8))
     np.savez(tmp_path / "x.npz", mu=np.zeros(8), sigma=np.eye(8))
     out, _ = run(capsys, "import", "clean-fid", tmp_path / "x.npz", "--name", "ffhq")
     assert out.startswith("imported: ffhq on inception-v3-clean: number of images unknown, no feat")

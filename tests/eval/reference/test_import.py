@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """Pretend that Inception has 32 features: 2048 take seconds, and nothing else changes."""
-    monkeypatch.setattr(reference_build, "extractor_info", lambda name: SimpleNamespace(dim=32))
+    monkeypatch.setattr(reference_build, "extractor_class", lambda name: SimpleNamespace(dim=32))
 
 
 @pytest.fixture
