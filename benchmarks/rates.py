@@ -18,7 +18,7 @@ from torch.utils.benchmark import Timer
 
 from benchmarks.runner import Row, peak_mib, seconds_of
 from maskgit.model import linear
-from maskgit.presets import TransformerShape
+from maskgit.model.config import TransformerShape
 
 COPY_MIB = 256
 SQUARE = {"cpu": 2048, "cuda": 8192}

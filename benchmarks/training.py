@@ -85,7 +85,7 @@ def build_stage(case: Case, folder: Path) -> Any:
     import numpy as np
 
     from maskgit.training.commands import make_accelerator
-    from maskgit.training.loop import RunOptions
+    from maskgit.training.settings import RunOptions
     from maskgit.training.tokens import ArrayTokens
 
     precision = {"float32": "fp32", "bfloat16": "bf16"}[case.precision]

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from maskgit.common.errors import UsageError
+from maskgit.common.cli import exit_code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,16 +83,15 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line; one line and exit code 2 for bad input."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def command() -> None:
         from maskgit.commands import run
 
         for path in run(options):
             print(path)
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+
+    if code := exit_code(command, ""):
+        sys.exit(code)
 
 
 if __name__ == "__main__":

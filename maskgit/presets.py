@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from maskgit.common.errors import UsageError
-from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig, TransformerShape
+from maskgit.training.settings import Optimisation, TokenizerLoss
 
 # Fashion-MNIST's classes, in its order.
 FASHION_CLASSES = (
@@ -23,46 +24,6 @@ FASHION_CLASSES = (
 )
 # The seven functions of the paper's Table 3, from the most concave to the most convex.
 PAPER_SCHEDULES = ("exponential", "cubic", "square", "cosine", "linear", "sqrt", "logarithmic")
-
-
-@dataclass(frozen=True)
-class TransformerShape:
-    """Sizes of a transformer that do not follow from the tokenizer and the data."""
-
-    width: int = 768
-    layers: int = 24
-    heads: int = 16
-    mlp: int = 3072
-    dropout: float = 0.1
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """One training run's budget and optimiser (lengths in optimiser steps)."""
-
-    steps: int
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-    warmup_steps: int = 5000
-    decay: str = "constant"  # or "cosine", to zero at the last step
-    betas: tuple[float, float] = (0.9, 0.96)
-    weight_decay: float = 0.045
-    ema: float = 0.999
-    clip_norm: float = 1.0  # of the gradient; math.inf never clips
-
-
-@dataclass(frozen=True)
-class TokenizerLoss:
-    """Weights of the stage 1 losses; 0 leaves a term out."""
-
-    commitment: float = 0.25
-    codebook: float = 1.0
-    entropy: float = 0.1
-    perceptual: float = 0.1
-    adversarial: float = 0.1
-    adversarial_start: int = 0
-    r1: float = 10.0
-    revive_every: int = 0  # steps; 0 never revives dead codes
 
 
 @dataclass(frozen=True)

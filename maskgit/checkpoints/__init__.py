@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     from maskgit.checkpoints.paths import zoo_path as zoo_path
 
 
+_MODULES = {"zoo_path": "paths"} | dict.fromkeys(
+    (
+        *("load_autoregressive", "load_model", "load_tokenizer", "load_transformer"),
+        *("model_kind", "read_card", "save_model", "weights_sha256"),
+    ),
+    "folder",
+)
+
+
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    module = "paths" if name == "zoo_path" else "folder"
-    return getattr(import_module(f"maskgit.checkpoints.{module}"), name)
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"maskgit.checkpoints.{_MODULES[name]}"), name)

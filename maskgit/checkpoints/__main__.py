@@ -16,7 +16,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from maskgit.common.errors import UsageError
+from maskgit.checkpoints import commands
+from maskgit.common.cli import exit_code
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,6 @@ Command = (
 
 def run(command: Command) -> None:
     """Do what the command line asks."""
-    from maskgit.checkpoints import commands
-
     if isinstance(command, FetchCommand):
         commands.fetch_files(command.preset, command.folder, command.url)
     elif isinstance(command, InspectCommand):
@@ -84,14 +83,12 @@ def run(command: Command) -> None:
 
 def main() -> None:
     """Parse the command line; one line and exit code 2 for bad input."""
-    try:
+
+    def command() -> None:
         run(tyro.cli(Command, prog="python -m maskgit.checkpoints", description=__doc__))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from what has arrived", file=sys.stderr)
-        raise SystemExit(130) from None
+
+    if code := exit_code(command, "stopped; the same command goes on from what has arrived"):
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +11,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from maskgit.common.errors import UsageError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from maskgit.checkpoints.fetch import fetch
+from maskgit.checkpoints.paths import OFFICIAL_URL, checkpoints_folder
+from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import sha256_of
+from maskgit.common.records import check_file, check_size, read_record
+from maskgit.presets import PRESETS, get_preset
 
 
 def fetch_files(preset_name: str | None, folder: Path | None, url: str | None) -> None:
     """Fetch and check the official files of one preset or of all; one line each to stdout."""
-    from maskgit.checkpoints.fetch import fetch
-    from maskgit.checkpoints.paths import OFFICIAL_URL, checkpoints_folder
-    from maskgit.presets import PRESETS, get_preset
-
     presets = [get_preset(name) for name in ([preset_name] if preset_name else PRESETS)]
     wanted = [(preset, role) for preset in presets for role in preset.official]
     if not wanted:
@@ -37,8 +42,7 @@ def inspect(path: Path, num_codes: int | None, verify: bool, as_json: bool) -> N
     Raises:
         UsageError: the file cannot be read; or its arrays do not fit, after they were printed.
     """
-    from maskgit.checkpoints import load_model, model_kind
-    from maskgit.common.records import check_file, check_size, read_record
+    from maskgit.checkpoints.folder import load_model, model_kind
 
     file = path if path.is_file() else path / "model.safetensors"
     if not file.is_file():
@@ -78,8 +82,8 @@ def convert(source: Path, out: Path, to: str, num_codes: int | None, half: bool)
     """
     import torch
 
-    from maskgit.checkpoints import load_model, model_kind, save_model
     from maskgit.checkpoints.flax import write_flax
+    from maskgit.checkpoints.folder import load_model, model_kind, save_model
     from maskgit.model.causal import Autoregressive
 
     if to == "flax":
@@ -136,21 +140,15 @@ def _leaves(path: Path) -> list[dict[str, Any]]:
                 slices = [(name, tensors.get_slice(name)) for name in tensors.keys()]  # noqa: SIM118
                 found = [(name, part.get_shape(), part.get_dtype()) for name, part in slices]
         except (SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"{file}: not a whole safetensors file ({reason})") from None
+            raise UsageError(f"{file}: not a whole safetensors file ({one_line(error)})") from None
     leaves = []
     for name, shape, dtype in found:
-        count = 1
-        for side in shape:
-            count *= side
-        leaves.append({"name": name, "shape": list(shape), "dtype": dtype, "parameters": count})
+        size = math.prod(shape)
+        leaves.append({"name": name, "shape": list(shape), "dtype": dtype, "parameters": size})
     return leaves
 
 
 def _print_table(content: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(title=f"{content['path']}", title_justify="left")
     table.add_column("array", no_wrap=True)
     table.add_column("shape", no_wrap=True)
@@ -187,9 +185,6 @@ def _bar(name: str) -> Iterator[Any]:
 
         yield say
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=None)

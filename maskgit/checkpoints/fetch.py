@@ -73,7 +73,7 @@ def fetch(
 
 def _check_model(preset: Preset, role: str, file: Path) -> None:
     """Read the file and compare its sizes with the preset's; heads are the file's own affair."""
-    from maskgit.checkpoints import load_tokenizer, load_transformer
+    from maskgit.checkpoints.folder import load_tokenizer, load_transformer
 
     if role == "tokenizer":
         tokenizer = load_tokenizer(file).config

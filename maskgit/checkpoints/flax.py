@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import msgpack
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from maskgit.checkpoints.layout import Rule, tokenizer_rules, transformer_rules
 from maskgit.common.errors import UsageError
+from maskgit.common.files import atomic_file
 from maskgit.model.config import TokenizerConfig, TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
@@ -209,16 +210,9 @@ def write_flax(path: str | Path, model: Transformer | Tokenizer) -> None:
             for group in groups:
                 place = place.setdefault(group, {})
             place[leaf] = (rule, part)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as file:
-            _write_tree(file, {"params": tree}, model.state_dict())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        _write_tree(file, {"params": tree}, model.state_dict())
 
 
 def _take_all(leaves: Leaves, rules: Iterable[Rule]) -> State:
@@ -230,7 +224,7 @@ def _take_all(leaves: Leaves, rules: Iterable[Rule]) -> State:
     return state
 
 
-def _read_params(file: BinaryIO) -> Any:
+def _read_params(file: IO[bytes]) -> Any:
     """What stands under `params`; None without such a key. The file must be one map and no more."""
     unpacker = msgpack.Unpacker(
         file,
@@ -281,7 +275,7 @@ def _extension(code: int, data: bytes) -> Any:
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
-def _write_tree(file: BinaryIO, tree: dict[str, Any], state: State) -> None:
+def _write_tree(file: IO[bytes], tree: dict[str, Any], state: State) -> None:
     """Pack a tree of (rule, part) array by array, its names in order, as the official files."""
     packer = msgpack.Packer()
     file.write(packer.pack_map_header(len(tree)))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from maskgit.checkpoints.flax import Leaves, read_tokenizer, read_transformer
 from maskgit.common.errors import UsageError
-from maskgit.common.files import sha256_of
+from maskgit.common.files import read_json, sha256_of
 from maskgit.common.records import check_file
 from maskgit.model.causal import Autoregressive
 from maskgit.model.config import TokenizerConfig, TransformerConfig
@@ -97,7 +97,7 @@ def load_model(
         if "quantizer/codebook" in leaves.arrays:
             return _assemble(Tokenizer, *read_tokenizer(leaves), path)
         return _assemble(Transformer, *read_transformer(leaves, num_codes), path)
-    kind = _read_json(path / "config.json").get("kind")
+    kind = read_json(path / "config.json").get("kind")
     if kind == "tokenizer":
         return load_tokenizer(path)
     if kind == "autoregressive":
@@ -167,7 +167,7 @@ def weights_sha256(path: str | Path) -> str:
 def read_card(path: str | Path) -> dict[str, Any]:
     """The model card of a folder; empty for a model without one, as an official file is."""
     file = Path(path) / "card.json"
-    return _read_json(file) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def _official(path: Path) -> Leaves:
@@ -184,7 +184,7 @@ def _load_folder(cls: type[Model], path: Path) -> Model:
     for file in (config_file, weights_file):
         if not file.is_file():
             raise UsageError(f"{file}: no such file, expected the folder of a {kind}")
-    stored = _read_json(config_file)
+    stored = read_json(config_file)
     if stored.get("format") != FORMAT:
         raise UsageError(f"{config_file}: format {stored.get('format')!r}, expected {FORMAT}")
     if stored.get("kind") != kind:
@@ -223,16 +223,6 @@ def _assemble(cls: type[Model], config: Any, state: dict[str, Tensor], path: Pat
     floats = {name: tensor.to(torch.float32) for name, tensor in state.items()}
     nn.Module.load_state_dict(model, floats, assign=True)
     return model.eval()
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: not readable as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{file}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
+import tyro
+
 from maskgit.common.errors import Interrupted, RunError, UsageError
 
 T = TypeVar("T")
@@ -82,8 +84,6 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
     Raises:
         UsageError: anything wrong with the words.
     """
-    import tyro
-
     arguments = without_aliases(arguments, getattr(options, "ALIASES", {}))
     if "--help" not in arguments and "-h" not in arguments:
         check_arguments(options, arguments)

@@ -26,6 +26,11 @@ from pathlib import Path
 from maskgit.common.errors import Unavailable, UsageError
 from maskgit.common.files import sha256_of
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Progress = Callable[[int, int | None], None]  # bytes on disk, bytes in all if the server says so
 PAUSE = 1.0  # seconds before the second attempt, one more before each further one
 _ATTEMPTS = 4
@@ -247,9 +252,7 @@ def _unreachable(url: str, target: Path, reason: str) -> Unavailable:
 @contextlib.contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """Keep a second download of the same file out; the system frees the lock of a dead process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:
         yield
         return
     lock = target.with_name(f".{target.name}.lock")

@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError
         raise UsageError(f"{path}: not readable as JSON ({one_line(error)})") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: holds a JSON {type(content).__name__}, expected an object")
+        raise UsageError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
 
 

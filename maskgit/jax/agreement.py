@@ -8,17 +8,20 @@ of equal tokens among them; exit code 1 if one is below --at-least.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+import maskgit.jax
+from maskgit import checkpoints
+from maskgit.common import cli
 from maskgit.common.errors import UsageError
+from maskgit.presets import PAPER_SCHEDULES
+from maskgit.schedules import validate
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    import maskgit.jax
     from maskgit.model.transformer import Transformer
 
 
@@ -65,7 +68,6 @@ def compare(
     seed: int = 0,
 ) -> Agreement:
     """Draw the same images with torch (`ours`) and with JAX (`theirs`)."""
-    import numpy as np
     import torch
 
     from maskgit.decoding import generate
@@ -93,11 +95,6 @@ def compare(
 
 def run(options: Options) -> int:
     """Compare and print; returns the exit code."""
-    import maskgit.jax
-    from maskgit import checkpoints
-    from maskgit.presets import PAPER_SCHEDULES
-    from maskgit.schedules import validate
-
     names = [name for name in options.schedules.split(",") if name] or list(PAPER_SCHEDULES)
     for name in names:
         validate(name)
@@ -109,13 +106,12 @@ def run(options: Options) -> int:
         raise UsageError(f"--T {min(all_steps)}: expected 1 or more")
     if options.images < 1:
         raise UsageError(f"--images {options.images}: expected 1 or more")
-    load = maskgit.jax.load_transformer
     enough = True
     print(f"{'schedule':<12} {'T':>3} {'images':>6} {'different':>9} {'share':>9} {'logits':>8}")
     for name in names:
         folder = f"transformer-{name}"
         path = options.weights / folder if options.weights else checkpoints.zoo_path(folder)
-        ours, theirs = checkpoints.load_transformer(path), load(path)
+        ours, theirs = checkpoints.load_transformer(path), maskgit.jax.load_transformer(path)
         for steps in all_steps:
             result = compare(
                 ours,
@@ -136,15 +132,7 @@ def run(options: Options) -> int:
 
 def main() -> None:
     """Parse the flags, compare, exit."""
-    import tyro
-
-    options = tyro.cli(Options, prog="python -m maskgit.jax.agreement", description=__doc__)
-    try:
-        code = run(options)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    raise SystemExit(code)
+    cli.main(run, Options, "python -m maskgit.jax.agreement", __doc__)
 
 
 if __name__ == "__main__":

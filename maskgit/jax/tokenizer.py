@@ -41,15 +41,8 @@ class Tokenizer:
         Raises UsageError for a wrong number of channels, or a side that the downsampling does not
         divide.
         """
-        images, config = np.asarray(images, np.float32), self.config
-        step, channels = config.downsampling, config.channels
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise UsageError(f"images of shape {images.shape}: expected (B, {channels}, H, W)")
-        if images.shape[2] % step or images.shape[3] % step:
-            raise UsageError(
-                f"images of {images.shape[2]}x{images.shape[3]} pixels: height and width must be "
-                f"multiples of {step}"
-            )
+        images = np.asarray(images, np.float32)
+        self.config.check_images(images.shape)
         return self._run(_encode, images, images.shape[2] * images.shape[3]).astype(np.int64)
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
@@ -62,11 +55,8 @@ class Tokenizer:
             raise UsageError(
                 f"indices of shape {indices.shape} {indices.dtype}: expected integers (B, h, w)"
             )
-        codes = self.config.num_codes
-        if indices.size and not 0 <= indices.min() <= indices.max() < codes:
-            raise UsageError(
-                f"code indices {indices.min()}..{indices.max()}: expected 0..{codes - 1}"
-            )
+        if indices.size:
+            self.config.check_range(int(indices.min()), int(indices.max()))
         pixels = indices.shape[1] * indices.shape[2] * self.config.downsampling**2
         return self._run(_decode, indices.astype(np.int32), pixels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskgit.common.errors import UsageError
@@ -23,6 +24,42 @@ class TokenizerConfig:
     def downsampling(self) -> int:
         """Pixels a side that one code covers."""
         return 2 ** (len(self.multipliers) - 1)
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Whether images of that shape can be encoded.
+
+        Raises:
+            UsageError: it is not (B, C, H, W) with the tokenizer's channels, or the downsampling
+                does not divide a side.
+        """
+        step, channels = self.downsampling, self.channels
+        if len(shape) != 4 or shape[1] != channels:
+            raise UsageError(f"images of shape {tuple(shape)}: expected (B, {channels}, H, W)")
+        if shape[2] % step or shape[3] % step:
+            raise UsageError(
+                f"images of {shape[2]}x{shape[3]} pixels: height and width must be multiples of "
+                f"{step}"
+            )
+
+    def check_range(self, lowest: int, highest: int) -> None:
+        """Whether code indices between these two can be decoded.
+
+        Raises:
+            UsageError: one lies outside the codebook.
+        """
+        if not 0 <= lowest <= highest < self.num_codes:
+            raise UsageError(f"code indices {lowest}..{highest}: expected 0..{self.num_codes - 1}")
+
+
+@dataclass(frozen=True)
+class TransformerShape:
+    """Sizes of a transformer that do not follow from the tokenizer and the data."""
+
+    width: int = 768
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 3072
+    dropout: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lpips
 import torch
 from torch import Tensor, nn
 
@@ -25,12 +26,6 @@ class PerceptualLoss(nn.Module):
                 f"{path}: weights of the perceptual loss are missing; put torchvision's "
                 f"{BACKBONE_FILE} there, or train with a preset whose perceptual weight is 0"
             )
-        try:
-            import lpips
-        except ImportError as error:
-            raise UsageError(
-                "the perceptual loss needs the package lpips (pip install lpips)"
-            ) from (error)
         self.net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
         state = torch.load(path, map_location="cpu", weights_only=True)
         self._load_backbone(state)

@@ -123,18 +123,6 @@ class Tokenizer(nn.Module):
         self.quantizer = VectorQuantizer(config.num_codes, config.code_dim)
         self.decoder = Decoder(config)
 
-    def _check_images(self, images: Tensor) -> None:
-        step, channels = self.config.downsampling, self.config.channels
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise UsageError(
-                f"images of shape {tuple(images.shape)}: expected (B, {channels}, H, W)"
-            )
-        if images.shape[2] % step or images.shape[3] % step:
-            raise UsageError(
-                f"images of {images.shape[2]}x{images.shape[3]} pixels: height and width must be "
-                f"multiples of {step}"
-            )
-
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) float in [0, 1] -> code indices (B, h, w) int64.
@@ -142,7 +130,7 @@ class Tokenizer(nn.Module):
         Raises:
             UsageError: wrong number of channels, or a side that the downsampling does not divide.
         """
-        self._check_images(images)
+        self.config.check_images(images.shape)
         features = self.encoder(images)
         b, d, h, w = features.shape
         rows = features.permute(0, 2, 3, 1).reshape(-1, d)
@@ -160,13 +148,8 @@ class Tokenizer(nn.Module):
         """
         if indices.ndim != 3:
             raise UsageError(f"indices of shape {tuple(indices.shape)}: expected (B, h, w)")
-        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < len(
-            self.quantizer.codebook
-        ):
-            raise UsageError(
-                f"code indices {int(indices.min())}..{int(indices.max())}: expected 0.."
-                f"{len(self.quantizer.codebook) - 1}"
-            )
+        if indices.numel():
+            self.config.check_range(int(indices.min()), int(indices.max()))
         codes = F.embedding(indices, self.quantizer.codebook).permute(0, 3, 1, 2)
         return self.decoder(codes.contiguous())
 

@@ -28,6 +28,7 @@ from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from maskgit.data.registry import data_set
 from maskgit.presets import Preset, get_preset
+from maskgit.training.settings import RunOptions
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,6 @@ def _find_tokenizer(preset: Preset) -> Path:
 
 def _train(command: TokenizerCommand | TransformerCommand | AutoregressiveCommand) -> None:
     from maskgit.training import commands
-    from maskgit.training.loop import RunOptions
 
     name = {
         TokenizerCommand: "tokenizer",
@@ -342,7 +342,8 @@ def main() -> None:
         refuse_slurm(sys.argv[1:])
         run(tyro.cli(Command, prog="python -m maskgit.training", description=__doc__))
 
-    sys.exit(exit_code(command, "stopped; the same command goes on from the last checkpoint"))
+    if code := exit_code(command, "stopped; the same command goes on from the last checkpoint"):
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from maskgit.presets import Preset
 from maskgit.schedules import validate
 from maskgit.training.autoregressive import AutoregressiveStage
 from maskgit.training.card import make_card, write_card
-from maskgit.training.loop import RunOptions, Trainer
+from maskgit.training.loop import Trainer
+from maskgit.training.settings import RunOptions
 from maskgit.training.shards import ShardTokens
 from maskgit.training.stage1 import TokenizerStage
 from maskgit.training.stage2 import TransformerStage

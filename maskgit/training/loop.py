@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,25 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from maskgit.common.errors import UsageError
 from maskgit.common.files import output_file
-from maskgit.presets import Optimisation
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run needs besides the preset; none of it but `seed` changes the result (`compile` the
-    dropout, and the losses by rounding)."""
-
-    run_dir: Path
-    seed: int = 0
-    precision: str = "auto"  # auto | fp32 | bf16; auto is bf16 on a GPU and fp32 elsewhere
-    checkpoint_every: int = 500  # steps
-    validate_every: int = 500
-    log_every: int = 20
-    stop_at: int | None = None  # leave after this step, as a kill would; for tests
-    accumulate: int = 1  # slices of the batch that one process takes one after the other
-    checkpoint_activations: bool = False  # recompute activations in backward: less memory
-    compile: bool = False  # stage 2 through torch.compile
-    workers: int = 0  # processes that decode images, for each training process
+from maskgit.training.settings import Optimisation, RunOptions
 
 
 class Stage(Protocol):

@@ -22,7 +22,8 @@ from maskgit.model.tokenizer import CodeUsage, ResBlock, Tokenizer
 from maskgit.presets import Preset
 from maskgit.training.feed import Feed
 from maskgit.training.images import save_grid, to_tensor
-from maskgit.training.loop import Average, DataOrder, RunOptions, step_generator
+from maskgit.training.loop import Average, DataOrder, step_generator
+from maskgit.training.settings import RunOptions
 from maskgit.training.token_stage import adamw, check_slices, recompute_activations
 
 VALIDATION_IMAGES = 10_000

@@ -23,9 +23,10 @@ from maskgit.common.errors import UsageError
 from maskgit.data.source import spread
 from maskgit.model.config import TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.presets import Optimisation, Preset
+from maskgit.presets import Preset
 from maskgit.training.images import save_grid
-from maskgit.training.loop import Average, DataOrder, RunOptions, step_generator
+from maskgit.training.loop import Average, DataOrder, step_generator
+from maskgit.training.settings import Optimisation, RunOptions
 from maskgit.training.tokens import TokenSource
 
 VALIDATION_IMAGES = 2000

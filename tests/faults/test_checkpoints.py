@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from maskgit.checkpoints import load_model, load_transformer, save_model
 from maskgit.checkpoints.flax import write_flax
 from maskgit.common.errors import UsageError
-from maskgit.model.tokenizer import Tokenizer, TokenizerConfig
-from maskgit.model.transformer import Transformer, TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import Tokenizer
+from maskgit.model.transformer import Transformer
 from tests.faults.abuse import damaged, fault, issue16, report, strange_json
 
 SIZES = issue16("14, config.json of a model folder")

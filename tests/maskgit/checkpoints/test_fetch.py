@@ -10,8 +10,8 @@ from maskgit.checkpoints import load_transformer
 from maskgit.checkpoints.fetch import fetch
 from maskgit.common.errors import UsageError
 from maskgit.common.records import read_record, record_path
-from maskgit.model.config import TokenizerConfig
-from maskgit.presets import TransformerShape, get_preset
+from maskgit.model.config import TokenizerConfig, TransformerShape
+from maskgit.presets import get_preset
 from tests.maskgit.checkpoints.command_line import command, failing
 from tests.paths import GOLDEN, names
 

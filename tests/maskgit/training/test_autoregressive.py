@@ -8,12 +8,13 @@ import torch
 from accelerate import Accelerator
 
 from maskgit.model.causal import Autoregressive
-from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.config import TokenizerConfig, TransformerConfig, TransformerShape
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.presets import Optimisation, TransformerShape, get_preset
+from maskgit.presets import get_preset
 from maskgit.training.__main__ import main
 from maskgit.training.autoregressive import AutoregressiveLoss, AutoregressiveStage
-from maskgit.training.loop import RunOptions, Trainer
+from maskgit.training.loop import Trainer
+from maskgit.training.settings import Optimisation, RunOptions
 from maskgit.training.tokens import ArrayTokens
 
 

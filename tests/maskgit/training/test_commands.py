@@ -12,7 +12,7 @@ from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
 from maskgit.training import commands
 from maskgit.training.__main__ import Command, run
-from maskgit.training.loop import RunOptions
+from maskgit.training.settings import RunOptions
 from maskgit.training.shards import ShardTokens, ShardWriter
 from maskgit.training.tokenize import TokenizeOptions, tokenize
 from tests.maskgit.data.test_fashion_mnist import write_split

@@ -14,8 +14,8 @@ from maskgit.common.errors import UsageError
 from maskgit.data.source import ArrayImages
 from maskgit.model.config import TransformerConfig
 from maskgit.model.transformer import Transformer
-from maskgit.presets import Optimisation
 from maskgit.training.loop import Average, DataOrder, Trainer, learning_rate
+from maskgit.training.settings import Optimisation
 from maskgit.training.stage2 import MaskedLoss, masked_positions
 from maskgit.training.tokens import ArrayTokens, load_tokens, save_tokens
 from tests.maskgit.training.training_doubles import (

@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from PIL import Image
 
 from maskgit.data.source import ArrayImages
-from maskgit.model.config import TokenizerConfig
+from maskgit.model.config import TokenizerConfig, TransformerShape
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.presets import Optimisation, TokenizerLoss, TransformerShape, get_preset
-from maskgit.training.loop import RunOptions, Trainer
+from maskgit.presets import get_preset
+from maskgit.training.loop import Trainer
+from maskgit.training.settings import Optimisation, RunOptions, TokenizerLoss
 from maskgit.training.stage1 import TokenizerStage
 from maskgit.training.stage2 import TransformerStage
 from maskgit.training.tokens import ArrayTokens
