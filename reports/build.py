@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import hashlib
 import importlib
 import os
 import shutil
@@ -18,7 +17,9 @@ import socket
 import sys
 from pathlib import Path
 
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
+from maskgit.common.files import sha256_of
 from reports.load import load_run, read_grid
 
 # Experiments with `make_page(run) -> Page` in reports/pages/NAME.py and a template
@@ -87,10 +88,7 @@ def check_out(out_dir: Path) -> None:
 
 # In the format of sha256sum: `sha256sum -c SHA256SUMS` checks a report.
 def _write_manifest(folder: Path) -> None:
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted(folder.iterdir())
-    ]
+    lines = [f"{sha256_of(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
@@ -154,17 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder with grid.json and cells/")
     parser.add_argument("--out", type=Path, metavar="DIR", help="report folder (RUN/report)")
     options = parser.parse_args(arguments)
-    try:
-        print(build(options.run, options.out or options.run / "report"))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "reports":
-            raise
-        print(f"error: {error.name} is not installed; run `pip install -e .`", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: print(build(options.run, options.out or options.run / "report")))
 
 
 if __name__ == "__main__":

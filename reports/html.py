@@ -14,40 +14,12 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+import jinja2
 from markdown_it import MarkdownIt
 
-LINKED = (".csv", ".tex", ".gif")  # links to other files (a figure's PNG and SVG) are left out
+TEMPLATES = Path(__file__).parent / "templates"
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #222; --ground: #fff; --line: #ccc; --faint: #666;
-  --band: #f4f4f4; --link: #0059a8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --ground: #181818; --line: #444;
-  --faint: #aaa; --band: #242424; --link: #7cc0ff; } }
-body { color: var(--ink); background: var(--ground); margin: 0 auto; padding: 1.5rem 1rem 4rem;
-  max-width: 68rem; font: 16px/1.5 system-ui, sans-serif; }
-h1, h2, h3 { line-height: 1.25; margin: 2em 0 .6em; } h1 { margin-top: .4em; }
-a { color: var(--link); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; margin: 1rem 0;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td[style*="right"] { white-space: nowrap; } th { border-bottom-width: 2px; }
-tbody tr:nth-child(even) { background: var(--band); }
-code { font-size: .9em; background: var(--band); padding: .1em .25em; overflow-wrap: anywhere; }
-img { display: block; max-width: 100%; height: auto; background: #fff; padding: 6px;
-  border-radius: 4px; cursor: zoom-in; box-sizing: border-box; }
-dialog { padding: 0; border: 0; max-width: 100vw; max-height: 100vh; background: #fff; }
-dialog::backdrop { background: rgba(0, 0, 0, .8); }
-dialog img { max-width: none; cursor: zoom-out; min-width: min(96vw, 60rem); }
-nav { font-size: .9rem; color: var(--faint); }
-hr { border: 0; border-top: 1px solid var(--line); margin: 4rem 0 2rem; }
-"""
-SCRIPT = """
-const dialog = document.querySelector("dialog");
-document.querySelectorAll("main img").forEach(image => image.addEventListener("click", () => {
-  dialog.replaceChildren(image.cloneNode()); dialog.showModal(); }));
-dialog.addEventListener("click", () => dialog.close());
-"""
+LINKED = (".csv", ".tex", ".gif")  # links to other files (a figure's PNG and SVG) are left out
 
 
 def body(markdown: str, folder: Path, files: Collection[str], prefix: str = "") -> str:
@@ -73,13 +45,8 @@ def body(markdown: str, folder: Path, files: Collection[str], prefix: str = "") 
 
 def page(title: str, *parts: str) -> str:
     """A whole HTML page of bodies, with a rule between them."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n<hr>\n".join(parts)
-        + f"\n</main>\n<dialog></dialog>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
+    return environment.get_template("page.html.jinja").render(title=title, parts=parts) + "\n"
 
 
 def anchor(heading: str) -> str:

@@ -8,14 +8,15 @@ Reads the summary.json and report.md of each report folder; computes nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
+from maskgit.common.files import output_file, read_json
 from reports import escape
 from reports.build import read_manifest
 from reports.tables import Column, Table
@@ -28,13 +29,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
         UsageError: there is no report in the folder, or its summary cannot be read.
     """
     path = folder / "summary.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        return {**summary, "rows": summary.get("rows", [])}
-    except FileNotFoundError:
-        raise UsageError(f"{folder}: no report (there is no summary.json)") from None
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UsageError(f"{path}: not readable ({error})") from None
+    if not path.is_file():
+        raise UsageError(f"{folder}: no report (there is no summary.json)")
+    return {"rows": [], **read_json(path)}
 
 
 def to_markdown(title: str, entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
@@ -110,22 +107,10 @@ def build_index(folders: Sequence[Path], out: Path, title: str = "MaskGIT, repro
         text = (folder / "report.md").read_text(encoding="utf-8")
         files = read_manifest(folder)
         parts.append(html.body(text, folder, files, f"{summary['experiment']}-"))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write(out / "index.html", html.page(title, *parts))
-        _write(out / "index.md", markdown)
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
+    for name, text in (("index.html", html.page(title, *parts)), ("index.md", markdown)):
+        with output_file(out / name, "--out") as file:
+            file.write(text.encode())
     return out / "index.md"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -135,12 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("reports", type=Path, nargs="+", metavar="REPORT")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     options = parser.parse_args(arguments)
-    try:
-        print(build_index(options.reports, options.out))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: print(build_index(options.reports, options.out)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from maskgit.common.errors import UsageError
+from maskgit.common.files import read_json
 from reports.means import Mean, sentence
 from reports.tables import MEAN_SD, Column
 
@@ -84,8 +87,6 @@ class Entry:
 
         needed: names of arrays.
         """
-        import numpy as np
-
         try:
             with np.load(self.folder / "samples.npz", allow_pickle=False) as stored:
                 found = {name: stored[name] for name in stored.files}
@@ -227,15 +228,11 @@ def read_grid(run_dir: Path) -> dict[str, Any]:
         raise UsageError(
             f"RUN {run_dir}: no grid.json in it; expected the --out folder of an experiment"
         )
-    try:
-        grid = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path}: not readable as JSON ({one_line(error)})") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({one_line(error.strerror)})") from None
-    if not isinstance(grid, dict) or grid.get("schema") != SCHEMA:
-        got = grid.get("schema") if isinstance(grid, dict) else type(grid).__name__
-        raise UsageError(f"{path}: schema {got!r}; this report reads schema {SCHEMA}")
+    grid = read_json(path)
+    if grid.get("schema") != SCHEMA:
+        raise UsageError(
+            f"{path}: schema {grid.get('schema')!r}; this report reads schema {SCHEMA}"
+        )
     if not isinstance(grid.get("experiment"), str):
         raise UsageError(f"{path}: experiment {grid.get('experiment')!r}; expected a name")
     cells = grid.get("cells")
@@ -297,10 +294,10 @@ def _result(path: Path, key: str, cell: dict[str, Any]) -> tuple[dict[str, Any],
     if not path.is_file():
         return {}, "no result"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        result = read_json(path)
+    except UsageError:
         return {}, "result.json unreadable"
-    if not isinstance(result, dict) or result.get("checksum") != checksum(result):
+    if result.get("checksum") != checksum(result):
         return {}, "checksum"
     if result.get("schema") != SCHEMA:
         return {}, f"schema {result.get('schema')!r}, expected {SCHEMA}"
@@ -317,7 +314,6 @@ def _result(path: Path, key: str, cell: dict[str, Any]) -> tuple[dict[str, Any],
 
 def _failure_line(path: Path) -> str:
     try:
-        failure = json.loads(path.read_text(encoding="utf-8"))
-        return one_line(failure["error"]) or "no error line"
-    except (OSError, ValueError, KeyError, TypeError):
+        return one_line(read_json(path)["error"]) or "no error line"
+    except (UsageError, KeyError):
         return "failure.json unreadable"

@@ -27,7 +27,6 @@ from reports.verdicts import Verdict
 from reports.verdicts.numbers import PaperNumber
 
 FEW_SAMPLES = 10_000  # below, the bias of FID is worth a word
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Page:
 def environment(finalize: Callable[[Any], str]) -> jinja2.Environment:
     """The templates, and what they may use. finalize: turns each printed value into text."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(html.TEMPLATES),
         undefined=jinja2.StrictUndefined,
         finalize=finalize,
         trim_blocks=True,
