@@ -14,7 +14,7 @@ from reports.pages.schedule_data import ScheduleData, collect, evidence
 from reports.pages.schedule_figures import figure8, gamma_of, metric_figure
 from reports.paper import paper_values
 from reports.tables import Column, Table
-from reports.verdicts.schedule_finding import sentences
+from reports.verdicts.schedule_finding import finding
 from reports.verdicts.schedules import best_of, judge, sweet_spot, within_noise
 
 PANELS = {
@@ -49,7 +49,7 @@ def make_page(run: Run) -> Page:
             "data": data,
             "steps": ranges(data.steps, range(1, data.steps[-1] + 1)),
             "sizes": run.values_of("num_samples"),
-            "sentences": sentences(found, paper),
+            "found": finding(found, paper),
             "table3": _table3(data, rule),
             "has_fid": bool(bests),
             "why_fid": data.why_absent("fid"),

@@ -9,24 +9,13 @@ from typing import Any
 from reports.load import Run
 from reports.means import DASH, Mean, number, percent
 from reports.page import Page
-from reports.pages.editing_figures import edit_figure, filling_figures
+from reports.pages.editing_figures import TASKS, edit_figure, filling_figures
 from reports.paper import paper_values
 from reports.tables import Column, Table
 from reports.verdicts import Verdict
 from reports.verdicts.editing import judge_baselines, judge_class
 from reports.verdicts.numbers import PaperNumber, judge_number
 
-TASKS = {
-    "outpaint-right": "outpaint right 50%",
-    "inpaint-center": "inpaint centre 50% x 50%",
-    "outpaint-left": "outpaint left 50%",
-    "outpaint-top": "outpaint top 50%",
-    "outpaint-bottom": "outpaint bottom 50%",
-    "inpaint-large": "inpaint centre 75% x 75%",
-    "surround-50": "centre 50% x 50% known",
-    "surround-31": "centre 31% x 31% known",
-    "strip": "centre strip of 25% known",
-}
 METHODS = {
     "maskgit": "MaskGIT",
     "autoregressive": "autoregressive baseline",

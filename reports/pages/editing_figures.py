@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,16 +30,16 @@ GROUPS = {
         ("inpaint-large", "surround-50", "surround-31", "strip"),
     ),
 }
-LABELS = {
-    "outpaint-right": "outpaint right\n50%",
-    "inpaint-center": "inpaint centre\n50% x 50%",
-    "outpaint-left": "outpaint left\n50%",
-    "outpaint-top": "outpaint top\n50%",
-    "outpaint-bottom": "outpaint bottom\n50%",
-    "inpaint-large": "inpaint centre\n75% x 75%",
-    "surround-50": "centre known\n50% x 50%",
-    "surround-31": "centre known\n31% x 31%",
-    "strip": "strip known\n25% of the width",
+TASKS = {
+    "outpaint-right": "outpaint right 50%",
+    "inpaint-center": "inpaint centre 50% x 50%",
+    "outpaint-left": "outpaint left 50%",
+    "outpaint-top": "outpaint top 50%",
+    "outpaint-bottom": "outpaint bottom 50%",
+    "inpaint-large": "inpaint centre 75% x 75%",
+    "surround-50": "known centre 50% x 50%",
+    "surround-31": "known centre 31% x 31%",
+    "strip": "known strip 25% of the width",
 }
 MOST_INPUTS = 3  # of a task
 FEW_INPUTS = 2  # of a task where there are more than three tasks
@@ -58,7 +59,8 @@ def filling_figures(run: Run, methods: Mapping[str, str]) -> dict[str, tuple[Fig
         strips = []
         for task, found in stored.items():
             rows = _rows(found, columns, inputs)
-            labels = [LABELS[task], *[""] * (len(rows) - 1)]
+            words, size = re.split(r" (?=\d)", TASKS[task], maxsplit=1)
+            labels = [f"{words}\n{size}", *[""] * (len(rows) - 1)]
             gaps = [*[0] * (len(rows) - 1), 10]
             strips += list(map(Strip, labels, rows, gaps))
         heads = [_head(column, methods) for column in columns]
