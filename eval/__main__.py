@@ -4,8 +4,8 @@
     python -m eval a.npz --reference b/ --metrics fid,precision-recall --features
     efficientnet-lite0 --json
 
-A table (or JSON with --json) goes to stdout, progress and what is missing to stderr. Exit code 2:
-input that cannot be measured.
+A table (or JSON with --json) goes to stdout, progress and the names of missing metrics to stderr.
+The exit code is 2 for input that cannot be measured.
 """
 
 from __future__ import annotations

@@ -81,8 +81,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a set of images, or several of one model (its seeds).
 
-    A metric that cannot be computed here (weights that are not on this machine, a reference
-    without features, too few images) is missing, with the reason; the others go on.
+    A metric that cannot be computed (its weights are not on this machine, the reference has no
+    features, there are too few images) is reported as missing with the reason, and the others are
+    computed.
 
     Args:
         images: folder, zip, npz, npy or IDX file of generated images, or several: then every
@@ -143,7 +144,7 @@ def evaluate(
         needing = _needing_reference(group)
         if needing:  # the reference first, in case it fails
             try:
-                real = PreparedReference(_real_side(reference, extractor, feature_weights, reading))
+                real = _open_reference(reference, extractor, feature_weights, reading)
             except Unavailable as error:
                 missing |= dict.fromkeys(needing, str(error))
                 group = [metric for metric in group if metric not in needing]
@@ -165,7 +166,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Reading:
-    """How images are read: the same for all sets and the reference, but for num_images."""
+    """How images are read: alike for all sets and the reference, except for num_images."""
 
     num_images: int | None
     batch_size: int
@@ -188,7 +189,7 @@ class _Reading:
 
 
 def check_reference(reference: str | Path | None, metrics: Sequence[str]) -> None:
-    """Raise a UsageError if the metrics need a reference and this is none."""
+    """Raise a UsageError if the metrics need a reference and this is not one."""
     if not _needing_reference(metrics):
         return
     known = list(dict.fromkeys([*REFERENCES, *built_references()]))
@@ -209,10 +210,10 @@ def _needing_reference(metrics: Sequence[str]) -> list[str]:
 def choose_features(
     image: np.ndarray, reference: str | Path | None, feature_weights: str | Path | None = None
 ) -> tuple[str, str]:
-    """The extractor for images when none is named, and why.
+    """Choose the extractor for images when none is named; returns its name and the reason.
 
-    A named reference's own; for grey 32 x 32 images fashion-resnet; else inception-v3-compat if
-    its weights are here, and efficientnet-lite0 if not.
+    It is the named reference's own; for grey 32 x 32 images fashion-resnet; else
+    inception-v3-compat if its weights are on this machine, and efficientnet-lite0 if not.
 
     Args:
         image: one of the images, uint8 (H, W, C).
@@ -235,18 +236,18 @@ def _resizes(extractor: Extractor) -> bool:
     return extractor.protocol.get("resize") != "none"
 
 
-def _real_side(
+def _open_reference(
     reference: str | Path | None,
     extractor: Extractor,
     feature_weights: str | Path | None,
     reading: _Reading,
-) -> Reference:
+) -> PreparedReference:
     if str(reference) in REFERENCES or str(reference) in built_references():
         loaded = load_reference(str(reference), extractor.name, feature_weights)
         check_protocol(loaded, extractor)
-        return loaded
+        return PreparedReference(loaded)
     source = reading.open(str(reference), None, any_size=_resizes(extractor))
-    return build_reference(
+    built = build_reference(
         None,
         source,
         extractor,
@@ -254,6 +255,7 @@ def _real_side(
         batch_size=reading.batch_size,
         progress=reading.progress,
     )
+    return PreparedReference(built)
 
 
 def _measure_sets(
@@ -267,7 +269,7 @@ def _measure_sets(
     error_bars: int | None,
     missing: dict[str, str],
 ) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """Numbers of all sets on one extractor, and their protocol; says in `missing` what is."""
+    """Measure all sets on one extractor: (entries, protocol). Reasons go into `missing`."""
     found, numbers = [], []
     described: dict[str, Any] = dict(extractor.protocol)
     if reference is not None:

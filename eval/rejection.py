@@ -46,9 +46,9 @@ def num_kept(num_drawn: int, rate: float) -> int:
 
 
 def class_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How sure the classifier is of each sample's own class, as log odds: log p / (1 - p).
+    """Log odds of each sample's own class by the classifier: log p / (1 - p).
 
-    They grow with the probability p, and still tell apart samples whose p rounds to 1.
+    They grow with the probability p, and differ even where p rounds to 1.
 
     Args:
         logits: (n, L), unnormalised log-probabilities.
@@ -79,7 +79,7 @@ def class_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def accept(logits: np.ndarray, labels: np.ndarray, rate: float) -> np.ndarray:
-    """Which samples to keep: of each class the share `rate` with the highest probability of it.
+    """Choose the samples to keep: the share `rate` of each class with the highest probability.
 
     Args:
         logits: (n, L), the classifier's, of all samples drawn.

@@ -1,11 +1,11 @@
-"""Hold this suite's metrics against the field's libraries, on the same features and logits.
+"""Compare this suite's metrics with those of the field's libraries on the same input.
 
     python -m eval.agreement                              # seeded features, and real ones
     python -m eval.agreement --features-npz FILE          # those of FILE as well
     python -m eval.agreement --out docs/agreement.md      # as a page of the documentation
 
-Prints a table of relative differences. Libraries that are not installed are named, with how to get
-them. Exit code 1: a difference is above its limit; 2: a file that cannot be read.
+A table of relative differences goes to stdout. It names libraries that are not installed, and how
+to install them. The exit code is 1 if a difference is above its limit, 2 if a file cannot be read.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ prdc). Resized images must agree within 1e-6 of the range at every pixel.
 
 
 def seeded_set(n: int = 1000) -> Set:
-    """n and n features with what real ones have: a decaying spectrum, rectified, some always 0."""
+    """n and n random features like real ones: a decaying spectrum, rectified, some always 0."""
 
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(128, 128)) / np.arange(1, 129)[:, None] ** 0.7
@@ -108,7 +108,8 @@ def read_set(path: Path) -> Set:
 
 
 def collect(features_npz: Path | None = None, n: int = 1000) -> Iterator[Comparison]:
-    """All rows, one by one as they are computed; n images a side of the sets that are not given."""
+    """All comparisons, one by one as they are computed; n real and n generated images in our own
+    sets."""
 
     extra = [] if features_npz is None else [read_set(features_npz)]
     for data in (seeded_set(n), fashion_set(n), *extra):
@@ -119,7 +120,7 @@ def collect(features_npz: Path | None = None, n: int = 1000) -> Iterator[Compari
 
 
 def installed() -> dict[str, str]:
-    """Library -> its version, or that it is not installed and how it would be."""
+    """The version of each library, or how to install it."""
 
     found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", "torch"):
@@ -133,7 +134,7 @@ def installed() -> dict[str, str]:
 
 
 def cells(row: Comparison) -> tuple[str, ...]:
-    """A row as text, in the order of HEADER."""
+    """A comparison as the texts of a row, in the order of HEADER."""
     if row.agrees is None:
         return (row.data, row.metric, row.library, "", "", "", "", row.note)
     word = "agrees" if row.agrees else "DIFFERS"

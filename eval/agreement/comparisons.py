@@ -29,12 +29,12 @@ class Comparison:
     """One number, ours and theirs.
 
     Attributes:
-        data: which features.
-        metric, library: what was computed, and by whom else.
-        ours, theirs: the values; both None where the library is missing.
+        data: name of the set of features.
+        metric, library: what was computed, and by which library besides ours.
+        ours, theirs: the values; both None if the library is missing.
         difference: |ours - theirs| / |theirs|.
-        limit: what the difference may be at most, as words.
-        agrees: whether it is; None where the library is missing.
+        limit: the largest difference that is accepted, in words.
+        agrees: whether the difference is within the limit; None if the library is missing.
         note: what is particular about the comparison, or why there is none.
     """
 
@@ -69,7 +69,7 @@ def compare(
     absolute: float | None = None,
     note: str = "",
 ) -> Comparison:
-    """One row; `absolute` replaces the relative limit (0.5 / n: equal counts out of n)."""
+    """Compare one number; `absolute` replaces the relative limit (0.5 / n: equal counts)."""
     try:
         if library in libraries.LIBRARIES:
             libraries.version(library)
@@ -162,7 +162,7 @@ def _shares(
     ours: tuple[float, float],
     theirs: Callable[..., tuple[float, float]],
 ) -> Iterator[Comparison]:
-    """Two rows that count points: equal up to how a library averages."""
+    """Compare two shares of points, which are equal up to how a library averages."""
     values: list[float] = []
 
     def value(which: int) -> float:

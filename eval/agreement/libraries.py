@@ -1,7 +1,7 @@
 """The field's libraries, called on features and logits that are in memory; no weights needed.
 
-Each function imports its library when it is called. Nothing here is used to compute a number of
-this suite: it is what the suite's numbers are held against.
+Each function imports its library when it is called. No number of this suite is computed with
+them: they are what its numbers are compared with.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIBRARIES = {
 
 
 def version(library: str) -> str:
-    """The installed version.
+    """The version of a library that is installed.
 
     Raises:
         Unavailable: not installed; the message says how to install it.

@@ -58,7 +58,7 @@ class Labelled:
         images: `images[i]` is uint8 (H, W, C), C of 1 or 3.
         labels: int64 (n,), from 0.
         class_names: where a folder gave them; labels count them.
-        sha256: what the set is recognised by: of pixels or files, labels and their order.
+        sha256: identity of the set: of its pixels or files, its labels and their order.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Labelled:
 
     @property
     def in_memory(self) -> bool:
-        """Whether no file is read for an image."""
+        """Whether all images are in memory, so that no file is read for one."""
         images = self.images.images if isinstance(self.images, _Chosen) else self.images
         return not isinstance(images, FileImages)
 
@@ -159,7 +159,7 @@ def labelled(
 
 
 def _file_identity(source: ImageSource) -> str:
-    """Of files too many to read twice: their names, sizes and times."""
+    """Identity of files that are too many to read twice: their names, sizes and times."""
     digest = hashlib.sha256()
     for index in range(len(source)):
         name = source.item_name(index)
@@ -184,7 +184,7 @@ class Geometry:
     resize: int | None
 
     def describe(self) -> dict[str, Any]:
-        """For a protocol (JSON-able)."""
+        """The geometry as a protocol states it (JSON-able)."""
         height, width = self.size
         if self.resize is None:
             shift = f"shift by up to {height // 8} and {width // 8} pixels over black, mirror"
@@ -197,7 +197,7 @@ class Geometry:
 
 
 def geometry(image: np.ndarray) -> Geometry:
-    """What fits a set whose first image (H, W, C) this is."""
+    """The geometry for a set of images, from the first of them (H, W, C)."""
     height, width = image.shape[:2]
     if max(height, width) <= SMALL:
         return Geometry((height, width), None)

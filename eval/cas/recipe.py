@@ -1,5 +1,5 @@
-"""How the classifier of the Classification Accuracy Score is built and trained: everything that a
-score depends on besides the images.
+"""Recipes of the Classification Accuracy Score: how its classifier is built and trained, which is
+all that a score depends on besides the images.
 
 The network is torchvision's ResNet-50 with random weights. Its stem is stated, because the
 original one (7x7, stride 2, then a max pool: a quarter of the side is left) throws away most of a
@@ -99,7 +99,7 @@ class Recipe:
         return peak * 0.1 ** sum(step >= share * total for share in STEPS_AT)
 
     def describe(self) -> dict[str, Any]:
-        """All settings, for a protocol (JSON-able)."""
+        """All settings as a protocol states them (JSON-able)."""
         kernel, stride, pool = STEMS[self.stem]
         stem = f"{kernel}x{kernel} stride {stride}, {'3x3 max pool' if pool else 'no max pool'}"
         settings = dataclasses.asdict(self)

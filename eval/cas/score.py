@@ -3,8 +3,8 @@ images when it has only ever seen generated ones.
 
 A ResNet-50 is trained from scratch on the samples, as many of each class as there are real
 training images, and validated on real images: that top-1 accuracy is the score. The same training
-on as many real images stands beside it, and the ratio of both. The training on real images is
-shared by all samples that have as many images of each class.
+on as many real images is reported beside it, and the ratio of the two. That training is shared by
+all samples that have as many images of each class.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def classification_accuracy(
     checkpoint_seconds: float = 60,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """CAS of samples, and the accuracy of real images trained on in the same way.
+    """The CAS of samples, and the accuracy after the same training on real images.
 
     Args:
         samples, validation, real: uint8 arrays (n, H, W, C), C of 1 or 3, or paths that
@@ -154,7 +154,7 @@ def classification_accuracy(
 
 
 def _align(sets: dict[str, Labelled]) -> list[str] | None:
-    """Let the labels of all sets mean the same classes; returns their names, where known."""
+    """Make the labels of all sets mean the same classes; returns the classes' names, if known."""
     named = {name: data.class_names for name, data in sets.items() if data.class_names is not None}
     if not named:
         return None
@@ -174,7 +174,8 @@ def _align(sets: dict[str, Labelled]) -> list[str] | None:
 def _same_budget(
     sets: dict[str, Labelled], num_classes: int
 ) -> tuple[dict[str, Labelled], list[str]]:
-    """Samples and real images to train on, as many of each class in both, and what to note."""
+    """The samples and real images to train on, equally many of each class, and notes on what was
+    left out."""
     samples, notes = sets["samples"], []
     counts = samples.counts(num_classes)
     validated = sets["validation"].counts(num_classes)

@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Training:
-    """A training that can be cut off at any time and gone on with.
+    """A training that can be interrupted at any time and goes on from its last checkpoint.
 
     Args:
         name: `samples` or `real`; begins the names of its files.
@@ -96,7 +96,7 @@ class Training:
         self.checkpoint_path = None if folder is None else folder / f"{stem}.pt"
 
     def run(self, progress: Progress | None = None) -> dict[str, Any]:
-        """Train or go on, validate, and return the result.
+        """Train, or go on with the training, then validate and return the result.
 
         Returns:
             top1, top5 in [0, 1] (top5 is None for up to 5 classes), per_class (top-1 by class,
@@ -230,7 +230,7 @@ class Training:
             )
 
     def _finished(self) -> dict[str, Any] | None:
-        """The result of an earlier run, if there is a whole one."""
+        """The result of an earlier run, or None if it is missing or damaged."""
         if self.result_path is None:
             return None
         try:
@@ -267,7 +267,7 @@ class Training:
             torch.save(content, file)
 
     def _read_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint; one that is broken or another training's is as good as none."""
+        """The last checkpoint; None if there is none, it is damaged, or of another training."""
         import torch
 
         if self.checkpoint_path is None or not self.checkpoint_path.is_file():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,11 +21,10 @@ from torch import Tensor
 
 from eval.features.fashion_resnet import BLOCKS, CLASSES, FEATURES, FashionResNet
 from maskgit.common.errors import UsageError
+from maskgit.common.files import atomic_write
 
 BATCH_SIZE = 128
-MAX_SHIFT = (
-    2  # the zero border of the padded 28 x 28 digits, so that a shift never cuts into the image
-)
+MAX_SHIFT = 2  # pixels: the zero border of the padded 28 x 28 images, so nothing is cut off
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -138,21 +136,15 @@ def save_classifier(state: dict[str, Tensor], folder: str | Path, card: dict) ->
         "classes": CLASSES,
     }
     card = {"name": "fashion-resnet", **card, "sha256": sha256}
-    _write(folder / "model.safetensors", weights)
-    _write(folder / "config.json", _json(config))
-    _write(folder / "card.json", _json(card))
-    _write(folder / "README.md", _readme(card).encode())
+    atomic_write(folder / "model.safetensors", weights)
+    atomic_write(folder / "config.json", _json(config))
+    atomic_write(folder / "card.json", _json(card))
+    atomic_write(folder / "README.md", _readme(card).encode())
     return sha256
 
 
 def _json(value: dict) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _readme(card: dict) -> str:

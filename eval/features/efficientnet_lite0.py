@@ -2,7 +2,7 @@
 images can be measured offline.
 
 The network and its weights (Apache-2.0) are the extra `efficientnet`. Numbers on its features are
-not comparable with those on Inception's; the name travels with each of them.
+not comparable with those on Inception's; each of them carries the network's name.
 """
 
 from __future__ import annotations

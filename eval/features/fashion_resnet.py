@@ -2,8 +2,8 @@
 embedded benchmark.
 
 It plays the part that Inception plays on ImageNet: 64 pooled features for FID, KID and
-precision/recall, 10 logits for the Inception Score. Trained by `python -m
-experiments.train_classifier`, about 19 MFLOP an image.
+precision/recall, 10 logits for the Inception Score. `python -m experiments.train_classifier` trains
+it; an image costs about 19 MFLOP.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 carries it.
 
 This is the network of the original FID and Inception Score; torch-fidelity's class reproduces
-that graph in PyTorch. It is cut in two here, resizing and network, so that images of any sizes
-share a batch.
+that graph in PyTorch. Resizing and network are separate here, so that images of any sizes share a
+batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The registry of feature extractors, and what they have in common.
+"""The registry of feature extractors, and their base class.
 
 An extractor turns uint8 images into pooled features (FID, KID, precision/recall) and logits
-(Inception Score), and states its protocol: every number that comes from it carries that. To add
+(Inception Score), and states its protocol, which every number computed with it carries. To add
 one: write its file in eval/features/ with a subclass of `Extractor`, enter its weights in
 eval/weights/files.py, and add one line to EXTRACTORS.
 """
@@ -39,7 +39,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Features(NamedTuple):
-    """features float32 (n, D) and logits float32 (n, L) of the same n images; L of 0: none."""
+    """features float32 (n, D) and logits float32 (n, L) of the same n images; L is 0 if the
+    network has no classifier."""
 
     features: np.ndarray
     logits: np.ndarray
@@ -86,13 +87,13 @@ class Extractor:
 
     Attributes:
         name: registry name.
-        weights: its name in `eval.weights.files`, where that is another.
+        weights: name of its weights in `eval.weights.files`; empty if that is `name`.
         dim: number D of features.
         num_logits: number L of logits; 0 if the network has no classifier.
-        input_range, resize, image_size, layer: what the network is given and which of its
-            outputs is taken; image_size is (H, W, C) after resizing.
+        input_range, resize, image_size, layer: the network's input and the output that is taken;
+            image_size is (H, W, C) after resizing.
         weights_sha256: of the weights file.
-        protocol: what a number depends on: the above and the weights.
+        protocol: all that a number depends on: the above and the weights.
     """
 
     name: ClassVar[str]
@@ -186,7 +187,7 @@ class Extractor:
         return Features(np.concatenate(features), np.concatenate(logits))
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Features]:
-        """The same in parts of at most `chunk` images, in constant memory."""
+        """Yield the same in parts of at most `chunk` images, in constant memory."""
         import torch
 
         waiting = None  # fewer than a chunk, for the next images to fill up
@@ -217,8 +218,8 @@ class Extractor:
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """float32 means float32: TensorFloat-32, torch's default for convolutions on a GPU, has
-        10 bits of mantissa."""
+        """Compute float32 in full: TensorFloat-32, torch's default for convolutions on a GPU, has a
+        mantissa of 10 bits only."""
         import torch
 
         with contextlib.ExitStack() as stack:
@@ -259,9 +260,9 @@ def imagenet_normalised(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def load_network(make: Callable[[], Any], path: Path, name: str) -> Any:
-    """The network that `make` builds, with the weights of a torch file, ready to compute.
+    """Build a network by `make`, with the weights of a torch file, ready to compute.
 
-    It is built without memory first, as its weights need not be initialised.
+    It takes no memory before the weights are read, as they need not be initialised.
 
     Raises:
         UsageError: not a torch file of tensors, or of another network's.

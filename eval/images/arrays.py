@@ -42,7 +42,7 @@ def write_arrays(
 
 
 def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an npz: all, or only some.
+    """Read the arrays of an npz, all or some.
 
     Raises:
         UsageError: missing, broken, not an npz of plain arrays, or without a key.

@@ -1,7 +1,7 @@
-"""Where the images of a set come from: a folder, a zip, an array in a file or in memory.
+"""Readers of sets of images: of a folder, a zip, an array in a file or in memory.
 
-Each gives item i's bytes (what the set's identity is computed from) and, from those, its pixels.
-`eval.images.source.ImageSource` is what callers use.
+Each reader gives an item's bytes, which identify it, and the pixels in those bytes. Callers use
+`eval.images.source.ImageSource`, which is made of one of them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ LABEL_KEYS = ("arr_1", "labels")
 
 
 class ImageSet:
-    """Items 0..len-1. `labels` int64 (n,) and `class_names` where the images have classes;
-    `notes` say what was left out, and why."""
+    """Items 0..len-1; `notes` say which files were left out, and why.
+
+    `labels` int64 (n,) and `class_names` are set if the images have classes.
+    """
 
     labels: np.ndarray | None = None
     class_names: list[str] | None = None
@@ -41,15 +43,15 @@ class ImageSet:
         raise NotImplementedError
 
     def name(self, index: int) -> str:
-        """How messages call an item."""
+        """The name of an item in messages."""
         raise NotImplementedError
 
     def raw(self, index: int) -> bytes:
-        """An item's bytes; fastest in rising order."""
+        """The bytes of an item; reading in rising order is fastest."""
         raise NotImplementedError
 
     def pixels(self, index: int, raw: bytes) -> np.ndarray:
-        """uint8 (H, W, C) of an item whose bytes are there."""
+        """The pixels of an item, uint8 (H, W, C), from its bytes."""
         raise NotImplementedError
 
 
@@ -193,7 +195,8 @@ class Array(ImageSet):
 
 
 class ZippedArray(ImageSet):
-    """The images of an npz, read row by row: ADM's files of 50,000 exceed many memories."""
+    """The images of an npz, read row by row: ADM's files of 50,000 images do not fit into many
+    machines' memory."""
 
     def __init__(self, where: Path) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
-"""Images from anywhere: a folder (nested or not), a zip, an npz in ADM's layout, an npy, an IDX
-file, an array; out come uint8 batches.
+"""Batches of images (uint8) from a folder (nested or not), a zip, an npz in ADM's layout, an npy or
+IDX file, or an array.
 
-A set is read as it goes, so 50,000 images never lie in memory; the order of a folder is that of
-the sorted relative paths. `digests` identify the content: the bytes of every image, in order.
+A set is read batch by batch, so that 50,000 images need not fit into memory. The images of a folder
+are in the order of their relative paths. `digests` identify the content: they are the sha256 of
+every image's bytes, in order.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class ImageSource:
         any_size: allow images of different sizes (a batch never mixes them).
 
     Attributes:
-        name: what the set is called in results; never a whole path.
+        name: of the set in results; never a whole path.
         available: number of images there, of which num_images may be a part.
         labels: int64 (n,) where the set has classes: the first folders, or arr_1 / labels.
         class_names: of a folder's or zip's classes.
@@ -83,12 +84,12 @@ class ImageSource:
         return len(self._chosen)
 
     def item_name(self, index: int) -> str:
-        """How messages call image `index`."""
+        """The name of image `index` in messages."""
         return self._set.name(int(self._chosen[index]))
 
     def digests(self, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """sha256 of every image's bytes, uint8 (n, 32); of a file that cannot be read, with
-        skip_broken, zeros.
+        """sha256 of every image's bytes, uint8 (n, 32); zeros for a file that cannot be read, with
+        skip_broken.
 
         Raises:
             UsageError: a file that cannot be read.
@@ -176,7 +177,7 @@ class ImageSource:
         return image
 
     def describe(self) -> dict[str, list[str]]:
-        """What happened while reading, for a protocol: notes, and the files left out."""
+        """Notes for a protocol on what was read, and on the files that were left out."""
         notes = list(self.notes)
         if self.skipped:
             some = "; ".join(list(self.skipped.values())[:3])

@@ -63,7 +63,8 @@ def _describe(_settings: Settings, reference: PreparedReference | None) -> dict[
 
 
 _NEEDS = frozenset({"features", "reference", "real_features"})
+# A density above 1 is no merit, so neither direction of it is better.
 DENSITY, COVERAGE = (
-    Metric(name, 1, label, 3, "higher", needs=_NEEDS, function=_measure, describe=_describe)
-    for name, label in (("density", "Density"), ("coverage", "Coverage"))
+    Metric(name, 1, label, 3, direction, needs=_NEEDS, function=_measure, describe=_describe)
+    for name, label, direction in (("density", "Density", ""), ("coverage", "Coverage", "higher"))
 )

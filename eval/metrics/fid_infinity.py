@@ -7,9 +7,9 @@ that models cannot be compared at finite N. A line is fitted to FID against 1/N;
 Protocol: the n generated images are shuffled (seeded) and cut into j disjoint parts of n/j images,
 for j = 1..levels, with a new shuffle for each j: 15 FIDs at the default of 5 levels. The mean FID
 of each level is one point of the fit; every level covers all images once, so that the points share
-the error of the sample and the slope does not contain it. The reference is taken as it is: what
-bias its own size gives stays in the result. The authors' code fits 15 random subsets of 5,000 to
-50,000 images instead; it estimates the same number, with an error that it does not state.
+the error of the sample and the slope does not contain it. The reference is taken as it is: the
+bias that its own size gives stays in the result. The authors' code fits 15 random subsets of 5,000
+to 50,000 images instead; it estimates the same number, with an error that it does not state.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class FIDInfinity(NamedTuple):
     """The fit.
 
     value: the intercept, FID at 1/N = 0; sampling error can make it negative.
-    standard_error: of the value: that of the sample, from the scatter among disjoint parts, and
-        that of the fit.
+    standard_error: of the value, from the error of the sample (the scatter among disjoint parts)
+        and that of the fit.
     slope: FID * images; the bias at N images is slope / N.
     slope_interval: 95 % (Student's t on the fit's residuals, levels - 2 degrees of freedom).
     points: (images in a part, mean FID) per level.

@@ -1,7 +1,7 @@
 """Inception Score (Salimans et al. 2016): exp of the mean KL divergence from p(y|x) to p(y), over
 splits.
 
-The same as torch-fidelity's on the same logits: images are shuffled with a fixed seed and cut
+It equals torch-fidelity's on the same logits: images are shuffled with a fixed seed and cut
 into 10 splits; mean and deviation (divided by the number of splits) are over splits. A split
 scores lower the fewer images it has, so with few images the score of a single split is reported
 beside the mean of 10.

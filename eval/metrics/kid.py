@@ -1,9 +1,10 @@
 """Kernel distance (KID, Binkowski et al. 2018): squared MMD with a cubic polynomial kernel,
 unbiased, over subsets.
 
-The same as torch-fidelity's on the same features, seed and subsets (its first input are the
-generated images). The deviation over those subsets is not the error of their mean: they share
-images, and there can be any number of them. `standard_error` is, from subsets that share none.
+It equals torch-fidelity's on the same features, seed and subsets (its first input are the generated
+images). The deviation over those subsets is not the error of their mean, because they share images
+and there can be any number of them. `standard_error` estimates that error from subsets that share
+none.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def kernel_distance(
 def standard_error(
     real: np.ndarray, generated: np.ndarray, subset_size: int | None = None, seed: int = 2020
 ) -> tuple[float, int]:
-    """Standard error of a kernel distance between all these images, and the number of disjoint
-    subsets it comes from.
+    """Standard error of the kernel distance between two sets, and the number of disjoint subsets
+    that it comes from.
 
     Both sides are shuffled and cut into pairs of subsets that share no image; their distances are
     independent, so sd / sqrt(number) is the error of their mean (Zaremba et al. 2013). That mean

@@ -1,9 +1,9 @@
 """Negative log-likelihood of masked tokens, the NLL column of the paper's Table 3; nats per
 masked token.
 
-It knows nothing of masks' schedules or models: arrays of logits, the true tokens and which of
-them were masked. The mean is over all masked tokens of all images, so an image with more masked
-tokens weighs more (the official training loss averages within an image first).
+It takes logits, the true tokens and the mask, and knows nothing of schedules or models. The mean is
+over all masked tokens of all images, so an image with more masked tokens weighs more (the official
+training loss averages within an image first).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""LPIPS (Zhang et al. 2018): how far apart two images look, by a network's features.
+"""LPIPS (Zhang et al. 2018): perceptual distance of two images, by a network's features.
 
 The `lpips` package ships the learned linear heads (version 0.1); the ImageNet network below them
 is torchvision's, found through `eval.weights.files`. The heads were learned on patches of 64x64.
-Below that a distance can still be computed, down to MIN_SIDE, with feature maps of a few positions:
-compare such numbers among themselves only. The protocol states the size.
+Below that a distance can still be computed, down to MIN_SIDE, with feature maps of a few positions;
+such numbers compare among themselves only. The protocol states the size.
 """
 
 from __future__ import annotations

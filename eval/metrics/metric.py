@@ -1,7 +1,7 @@
-"""What a metric is: its declaration, and what its function is given.
+"""The declaration of a metric, and the arguments of its function.
 
-Each metric's file holds its declaration (`METRIC`) beside its function; `eval.metrics.registry`
-lists them all. A function turns features of generated images and a reference into entries:
+Each metric's file declares it (`METRIC`) beside its function; `eval.metrics.registry` lists them
+all. A function turns features of generated images and a reference into entries:
 name -> {"value", "sd"?, "error"?, "error_is"?, ...}. Metrics that come from one computation, like
 precision and recall, share their function, which then returns both entries.
 """
@@ -23,7 +23,7 @@ NEEDS = ("features", "logits", "reference", "real_features", "held_out")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a measurement leaves open.
+    """Settings of a measurement, which two users may choose differently.
 
     Attributes:
         splits: parts of the Inception Score; None takes one part below 5,000 images and ten from
@@ -41,14 +41,14 @@ class Settings:
 
 
 class PreparedReference:
-    """A reference, and what metrics compute from it alone, kept for further sets of images."""
+    """A reference with the results that metrics compute from it alone, for any number of sets."""
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
         self._kept: dict[str, tuple[tuple[object, ...], Any]] = {}
 
     def once(self, what: str, make: Callable[[], Any], *settings: object) -> Any:
-        """The result of `make`, computed again only when the settings differ from last time's."""
+        """The result of `make`, which is called again only for settings unlike the last ones."""
         if what not in self._kept or self._kept[what][0] != settings:
             self._kept[what] = settings, make()
         return self._kept[what][1]
@@ -69,7 +69,7 @@ Describe = Callable[[Settings, PreparedReference | None], dict[str, object]]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric, as command lines, results and reports know it.
+    """A metric as command lines, results and reports know it.
 
     Attributes:
         name: on command lines and in results.

@@ -5,9 +5,9 @@ point's k-th nearest neighbour in the set. Precision is the share of generated p
 real manifold, recall the share of real points inside the generated one. Both depend on the sizes
 of the two sets: compare only numbers of equal sizes.
 
-Exact: what rounding could decide (a point on the rim of a ball, as when images are repeated or
-copied from the training set) is decided by differences in float64, so the result does not depend
-on blocks or threads. `eval/neighbours/search.py` says how most pairs are spared.
+The result is exact: where rounding could decide (a point lies on the rim of a ball, as when images
+are repeated or copied from the training set), differences in float64 do, so it does not depend on
+blocks, threads or device. `eval/neighbours/search.py` says how most pairs are spared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Manifold:
-    """A set of features and the ball around each; built once, asked often.
+    """A set of features and the ball around each of them, built once for many questions.
 
     Attributes:
         k: the neighbour that sets a ball's radius.

@@ -1,12 +1,12 @@
-"""How close reconstructed images are to their originals, pair by pair: PSNR, SSIM, LPIPS, and how
-many tokens two encodings share.
+"""Similarity of reconstructed images and their originals, pair by pair: PSNR, SSIM, LPIPS, and the
+share of tokens that two encodings have in common.
 
     PSNR = 10 log10(1 / MSE), in dB, over all pixels and channels in [0, 1]; equal images: infinity
     SSIM (Wang et al. 2004): Gaussian window of 11 pixels, deviation 1.5, K = 0.01 and 0.03, range
     1, population variances, windows that lie whole in the image, mean over positions and channels
 
 This is scikit-image's SSIM with gaussian_weights=True, sigma=1.5, use_sample_covariance=False.
-An image of 32x32 has 22x22 such windows; below 11 pixels there is none, and no SSIM.
+An image of 32x32 has 22x22 such windows; an image below 11 pixels has none, and no SSIM.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def summarize(values: np.ndarray) -> dict[str, float | int]:
     """Mean and deviation over images.
 
     Returns:
-        n, mean and deviation (n - 1; NaN for one image) of the finite values, and `infinite`: how
-        many are not, as the PSNR of images without any error. The mean of none is infinity.
+        n, mean and deviation (n - 1; NaN for one image) of the finite values, and `infinite`: the
+        number of others, such as the PSNR of equal images. The mean of no values is infinity.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or len(values) == 0 or np.isnan(values).any():
@@ -178,7 +178,7 @@ def _unit(images: np.ndarray) -> np.ndarray:
 
 
 def _as_lpips(images: np.ndarray) -> np.ndarray:
-    """As LPIPS takes them: uint8, or [-1, 1]."""
+    """Images in LPIPS's range: uint8, or floating point in [-1, 1]."""
     return images if images.dtype == np.uint8 else images * 2 - 1
 
 

@@ -87,9 +87,9 @@ def measure(
 ) -> tuple[dict[str, Entry], dict[str, str]]:
     """Compute metrics of generated features against a reference.
 
-    A metric that these samples do not allow (too few of them, say) is missing, not an error; so is
-    one that needs what is not here. Names of metrics that are not computed on features are passed
-    over. `is` may bring a second entry, `is-single-split`.
+    A metric is missing, and no error, if these samples do not allow it (too few of them, say), or
+    if there is no reference or feature network for it. Names of metrics that are not computed on
+    features are ignored. `is` may come with a second entry, `is-single-split`.
 
     Args:
         names: of METRICS.
@@ -195,7 +195,7 @@ def subset_errors(
 def describe(
     names: Sequence[str], reference: PreparedReference | None, settings: Settings
 ) -> dict[str, Any]:
-    """What the metrics' numbers depend on beside the feature network and the images."""
+    """Settings that the metrics' numbers depend on, for a protocol."""
     result: dict[str, Any] = {}
     for name in names:
         about = METRICS[name].describe

@@ -35,7 +35,7 @@ TINY = 1e-16  # more than float32 loses to underflow in a vector's length
 
 @dataclass(frozen=True)
 class Grid:
-    """Where points are rounded to, if they are. Any grid gives valid bounds.
+    """The grid that points are rounded to, if they are rounded. Any grid gives valid bounds.
 
     Attributes:
         step: of the grid, in units of the frame's scale.

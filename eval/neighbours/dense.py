@@ -53,7 +53,7 @@ class DenseCloud(Points):
         self._margin = 1 + 16 * (self.points.shape[1] + 16) * EPS64
 
     def _asked(self, asked: np.ndarray | Points | Tensor) -> _Asked:
-        """Points in this cloud's frame, with what bounds need of them on the device."""
+        """Points in this cloud's frame, with their projection on the device."""
         if isinstance(asked, np.ndarray):
             points = as_points(asked)
         else:
@@ -111,7 +111,7 @@ class DenseCloud(Points):
         inside: Tensor,
         covered: Tensor,
     ) -> None:
-        """Find what a block of the points asked about says of `inside` and `covered`."""
+        """Update `inside` and `covered` by a block of the points asked about."""
 
         def exact(row: Tensor, column: Tensor) -> Tensor:
             return squared_lengths(asked.points, rows[row], self.points, column)
@@ -200,7 +200,7 @@ class DenseCloud(Points):
 
 
 class _Asked(NamedTuple):
-    """Points asked about, on the CPU, and on the device what `Projected` says of them."""
+    """Points asked about, on the CPU, and their projection on the device."""
 
     points: Tensor
     inner: Tensor

@@ -1,7 +1,7 @@
-"""Distances in float32: factors of one product for all pairs, and how far its rounding can be off.
+"""Distances in float32: factors of one product for all pairs, and bounds of its rounding.
 
-With a frame's coordinates -|x - y|^2 / 2 = x'y - |x|^2 / 2 - |y|^2 / 2, and the worst that rounding
-can do is added, so that what is computed is never below.
+In a frame's coordinates -|x - y|^2 / 2 = x'y - |x|^2 / 2 - |y|^2 / 2. The largest rounding error is
+added to it, so that the computed value is never below the true one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLOCK = 64  # rows converted at a time, so that they stay in a core's cache
 
 @dataclass(frozen=True)
 class Frame:
-    """From where and how large points are seen. Any frame gives valid bounds.
+    """Origin and unit of coordinates. Any frame gives valid bounds.
 
     Attributes:
         center: (D,) float32; distances do not depend on it, their rounding does.
@@ -119,13 +119,14 @@ class Points:
 
 
 def sum_rounding(terms: int) -> float:
-    """Of a float32 sum of so many products, in any order, over the sum of their absolute values."""
+    """Largest rounding error of a float32 sum of so many products, in any order, over the sum of
+    their absolute values."""
     return 1.01 * (terms + 16) * EPS32
 
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Products of float32 matrices in float32: torch can be told to do with less."""
+    """Compute products of float32 matrices in float32, even if torch was told to use less."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

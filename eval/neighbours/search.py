@@ -1,12 +1,12 @@
 """Exact nearest neighbours in many dimensions, without most of the arithmetic.
 
-What is asked here (how far is a point's k-th neighbour, which points lie in which balls) concerns
-few of the n^2 pairs. Bounds from below discard the others, never wrongly, in two steps: a product
-of whole numbers for all pairs (`eval/neighbours/codes.py`; float32 where a processor has no fast
-ones), then one in float32 for the pairs that are left (`eval/neighbours/projection.py`). What is
-left then (neighbours, and points as near a rim as float32 can tell) is decided by differences in
-float64: every answer is that of float64 differences of all pairs, whatever the blocks, the grid or
-the number of threads.
+The questions (how far is a point's k-th neighbour, which points lie in which balls) concern few of
+the n^2 pairs. Lower bounds of the distance discard the others, never wrongly, in two steps: a
+product of whole numbers for all pairs (`eval/neighbours/codes.py`; in float32 where a processor has
+no fast ones), then one in float32 for the pairs that are left (`eval/neighbours/projection.py`).
+The remaining pairs (neighbours, and points as near a rim as float32 can tell) are decided by
+differences in float64. So every answer is that of float64 differences of all pairs, whatever the
+blocks, the grid or the number of threads.
 
 Blocks that the whole numbers leave crowded (clusters much tighter than the whole) are bounded again
 in float64.
@@ -148,7 +148,7 @@ class Cloud(Points):
         rows: Tensor | None = None,
         balls: Tensor | None = None,
     ) -> Reach:
-        """Of limits of |x - y|^2 / (2 scale^2), of each row or of each point of the cloud."""
+        """The reach for limits of |x - y|^2 / (2 scale^2) of each row or of each point."""
         row_limits = torch.zeros(len(block.rows), dtype=torch.float64) if rows is None else rows
         limits = torch.zeros(len(columns), dtype=torch.float64)
         if balls is not None:
@@ -159,8 +159,8 @@ class Cloud(Points):
     def _halves(
         self, block: _Block, row: Tensor, column: Tensor, last: bool
     ) -> tuple[Tensor, Tensor]:
-        """|x - y|^2 / (2 scale^2) of a block's points and points of the cloud is between these,
-        float64 (pairs,) each; the rows in order."""
+        """Lower and upper bounds of |x - y|^2 / (2 scale^2) of a block's points and points of the
+        cloud, float64 (pairs,) each; the rows in order."""
         least = torch.zeros(len(row), dtype=torch.float64)
         most, unclear = least.clone(), torch.arange(len(row))
         if not last:
@@ -297,7 +297,7 @@ class Cloud(Points):
         return closeness.add_((self._slack64(norms) - norms / 2)[:, None])
 
     def _slack64(self, norms: Tensor) -> Tensor:
-        """What covers a point's share of the rounding of a float64 closeness."""
+        """A bound of a point's share of the rounding of a float64 closeness."""
         return norms * (8 * (self.points.shape[1] + 16) * EPS64)
 
 

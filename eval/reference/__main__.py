@@ -45,10 +45,10 @@ def build(
     device: str = "auto",
     description: str = "",
 ) -> None:
-    """Turn images into a reference, or say that it is there and up to date.
+    """Turn images into a reference, unless it exists and is up to date.
 
     Args:
-        name: what python -m eval --reference finds it by.
+        name: the name for python -m eval --reference.
         images: folder (nested ones too), .zip, .npz, .npy or IDX file.
         features: feature network, as python -m eval.weights list shows them.
         num_images: use so many of the images, drawn with a fixed seed.
@@ -93,7 +93,7 @@ def import_(
     Args:
         publisher: who made the file.
         file: the npz.
-        name: what python -m eval --reference finds it by.
+        name: the name for python -m eval --reference.
         features: network it was made with; default: inception-v3-compat for adm,
             inception-v3-clean for clean-fid.
         num_images: number of images behind it, which the file does not say.

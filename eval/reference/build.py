@@ -67,7 +67,7 @@ def build_reference(
     """Turn real images into a reference in the cache folder, or take the one that is there.
 
     Args:
-        name: what `load_reference` finds it by; None keeps it by its content only.
+        name: the name for `load_reference`; None keeps it under its content only.
         images: uint8 (n, H, W, C), a source, or whatever `ImageSource` reads.
         extractor: the network.
         labels: int (n,), of an array's images: then the kept features have the classes' shares.
@@ -171,8 +171,8 @@ def reference_protocol(
 
 
 def check_protocol(reference: Reference, extractor: Extractor) -> None:
-    """Raise a UsageError if a built reference's features went another way than the extractor's
-    do now (another resizing or precision, say)."""
+    """Raise a UsageError if a built reference's features were made by another protocol than the
+    extractor has now (with another resizing or precision, say)."""
     made: dict[str, Any] = reference.protocol.get("extractor", {})
     now = json.loads(json.dumps(dict(extractor.protocol)))
     for key in sorted(set(made) & set(now) - {"weights", "weights_sha256"}):
@@ -189,7 +189,7 @@ def protocol_key(protocol: dict[str, Any]) -> str:
 
 
 def _code_sha256(extractor: type) -> str:
-    """Of the files the extractor's classes are in."""
+    """sha256 of the source files of an extractor's classes."""
     files = {inspect.getsourcefile(cls) for cls in extractor.__mro__ if cls is not object}
     digest = hashlib.sha256()
     for file in sorted(file for file in files if file is not None):
@@ -198,10 +198,10 @@ def _code_sha256(extractor: type) -> str:
 
 
 def _kept_rows(labels: np.ndarray | None, count: int, keep: int) -> np.ndarray:
-    """Which images' features are kept, in the order they are kept in.
+    """The numbers of the images whose features are kept, in the order of the rows.
 
-    Random; with labels every class is laid out evenly, so that any first rows have the classes'
-    shares (with equal classes, row i is of class i % classes).
+    The order is random. With labels every class is spread evenly over it, so that any first rows
+    have the classes' shares (where classes are equally large, row i is of class i % classes).
     """
     order = np.random.default_rng(SEED).permutation(count)
     if labels is not None:
@@ -214,7 +214,7 @@ def _kept_rows(labels: np.ndarray | None, count: int, keep: int) -> np.ndarray:
 
 
 class _Build:
-    """What has been added so far: statistics, and the features to keep, at their places."""
+    """A build in progress: the statistics so far, and the features to keep, at their places."""
 
     def __init__(self, dim: int, rows: np.ndarray, partial: Path) -> None:
         self.partial = partial
@@ -252,7 +252,7 @@ class _Build:
         self.done = stop
 
     def save(self, skipped: dict[int, str]) -> None:
-        """Keep the state for a build that goes on later."""
+        """Write the state, so that the same build can go on later."""
         reasons = json.dumps(skipped)
         extra = {"kept": self.kept, "done": np.array(self.done), "skipped": np.array(reasons)}
         write_arrays(self.partial, {**self.statistics.arrays(), **extra})
@@ -277,7 +277,7 @@ def _blocks(
 
 
 def _stored_key(path: Path) -> str | None:
-    """The key in a reference file, or None if it is no whole file."""
+    """The key in a reference file; None if the file is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -287,7 +287,7 @@ def _stored_key(path: Path) -> str | None:
 
 
 def _write_card(path: Path, source: ImageSource) -> None:
-    """Beside a reference: where its images were. Not part of its identity."""
+    """Write down beside a reference where its images were, which is no part of its identity."""
     where = None if source.where is None else str(source.where.resolve())
     card = {
         "images": where,
@@ -306,14 +306,14 @@ def import_statistics(
 ) -> Reference:
     """Take mean and covariance that ADM or clean-fid publish as a reference.
 
-    Such a reference has no features: precision, recall and KID fall away.
+    Such a reference has no features, so precision, recall and KID cannot be computed with it.
 
     Args:
         publisher: one of PUBLISHERS.
         file: npz with `mu` (D,) and `sigma` (D, D).
-        name: what `load_reference` finds it by.
+        name: the name for `load_reference`.
         extractor: the network they were made with; default: the publisher's first.
-        n: number of images behind them, which the files do not say.
+        n: number of images behind them, which the files do not state.
 
     Raises:
         UsageError: another file, or values that are no mean and covariance of that network.

@@ -41,11 +41,11 @@ RESERVED = ("by-content", "partial")  # folders beside those of the names
 
 @dataclass(frozen=True)
 class Reference:
-    """The real images' side of a measurement.
+    """Real images as a measurement sees them: statistics of their features, and some features.
 
     Attributes:
         name: as given to `load_reference`.
-        extractor: name of the network the features come from.
+        extractor: name of the feature network.
         n: number of images behind mean and cov; 0 where an imported file does not say.
         mean, cov: float64 (D,) and (D, D), of all n images.
         features: float32 (m, D), a fixed random subset for precision/recall and KID, in random
@@ -53,9 +53,9 @@ class Reference:
             of class i % classes if all are equally large). m is 0 for imported statistics.
         sha256: of the file, the identity of this reference.
         weights_sha256: of the extractor's weights; empty for imported statistics.
-        description: one line on what it is.
-        protocol: how it was made (JSON-able), `content_sha256` and the extractor's among it; empty
-            for shipped references.
+        description: one line that says what it is.
+        protocol: how it was made (JSON-able), with `content_sha256` and the extractor's protocol;
+            empty for shipped references.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Reference:
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def kept_features(self, metric: str) -> np.ndarray:
-        """`features`, or why there are none for this metric.
+        """The features that a metric needs.
 
         Raises:
             Unavailable: the reference is a mean and a covariance only.
@@ -110,7 +110,7 @@ def references_folder() -> Path:
 
 
 def built_path(name: str, extractor: str) -> Path:
-    """The file of a reference that was built here under a name.
+    """The path of a reference that is built on this machine under a name.
 
     Raises:
         UsageError: the name is none (letters, digits, `.`, `_`, `-`).
@@ -124,7 +124,7 @@ def built_path(name: str, extractor: str) -> Path:
 
 
 def built_references() -> dict[str, list[str]]:
-    """Names of the references that were built here -> the extractors they were built with."""
+    """The names of the references built on this machine, each with its extractors."""
     found: dict[str, list[str]] = {}
     for path in sorted(references_folder().glob("*/*.npz")):
         folder = path.parent.name
@@ -134,13 +134,13 @@ def built_references() -> dict[str, list[str]]:
 
 
 def reference_extractors(name: str) -> list[str]:
-    """The extractors a named reference exists for on this machine, the shipped one first."""
+    """The extractors for which a named reference exists here, the shipped one first."""
     shipped = [REFERENCES[name][1]] if name in REFERENCES else []
     return [*shipped, *(x for x in built_references().get(name, []) if x not in shipped)]
 
 
 def reference_path(name: str, extractor: str) -> Path:
-    """The file of a named reference, whether it is there or not."""
+    """The path of a named reference, whether the file exists or not."""
     if _is_shipped(name, extractor):
         return ZOO / REFERENCES[name][0]
     return built_path(name, extractor)
@@ -157,8 +157,8 @@ def load_reference(
 
     Args:
         name: one of REFERENCES, or what `python -m eval.reference list` shows.
-        extractor: the extractor the caller measures with; None takes the only one there is, the
-            shipped one first.
+        extractor: the extractor that the caller measures with; None takes the shipped one, or
+            else the first that the reference was built with.
         feature_weights: folder of the extractor's weights when they are not the shipped ones.
 
     Raises:
@@ -198,9 +198,9 @@ def load_reference(
 
 
 def read_reference(path: Path, name: str) -> Reference:
-    """Read one reference file; `load_reference` checks it against the weights.
+    """Read one reference file; `load_reference` checks it against the weights too.
 
-    It is kept in memory until the file is another one.
+    It stays in memory until the file changes.
 
     Raises:
         UsageError: missing, broken, or another file.

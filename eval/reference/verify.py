@@ -1,4 +1,4 @@
-"""Check a reference: that its file, its numbers, its weights and its images are what it says."""
+"""Check a reference: its file, its numbers, its weights and its images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MAX_DEVIATION = 8.0
 def verify_reference(
     name: str, extractor: str, images: str | None = None, feature_weights: str | Path | None = None
 ) -> Iterator[str]:
-    """Check one reference, a line for each thing that holds or that could not be checked.
+    """Check one reference; yields a line for each property that holds or cannot be checked.
 
     Args:
         images: where the images are now; None takes the place they were read from.
         feature_weights: folder of the extractor's weights.
 
     Raises:
-        UsageError: the first thing that does not hold.
+        UsageError: the first property that does not hold.
     """
     reference = load_reference(name, extractor, feature_weights)
     if reference.weights_sha256:

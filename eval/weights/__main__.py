@@ -1,4 +1,4 @@
-"""The weights of the metrics' networks: what is here, and getting the rest.
+"""The weights of the networks that metrics use: list them, download them, check them.
 
     python -m eval.weights list
     python -m eval.weights fetch vgg16 alexnet
@@ -45,9 +45,9 @@ class State:
         path: where it is, or where it would go; "" where a package is not installed.
         sha256: of the file that is there, else what is known of the published one.
         size: bytes, 0 if unknown.
-        licence: of the files.
-        serves: what falls away without it.
-        note: what is wrong, or how to get it.
+        licence: the licence of the weights.
+        serves: the metrics that cannot be computed without it.
+        note: what is wrong with the file, or how to get it.
     """
 
     name: str

@@ -1,12 +1,12 @@
-"""Where the weights of feature extractors and other networks are, and what they hash to.
+"""Find the weights of feature networks and other networks, and check them by their sha256.
 
     python -m eval.weights list|fetch|verify [NAME...] [--feature-weights DIR]
 
-Looked at in this order: `feature_weights` alone where a caller names it; else the folder in
-MASKGIT_BENCH_WEIGHTS, what ships (eval/zoo, or an installed
-package), our cache, and the places where other libraries keep the same file. A file from any of
-the latter must be the published one. In a `feature_weights` other weights of the same network are
-taken too: the protocol then says so beside their sha256.
+A file is looked for in the folder `feature_weights` alone if a caller names one. Otherwise these
+places are tried in order: the folder in MASKGIT_BENCH_WEIGHTS, eval/zoo or the package that ships
+the file, our cache, and the places where other libraries keep the same file. A file from there
+must be the published one. In a folder that a caller names, other weights of the same network are
+taken too; the protocol then says so beside their sha256.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Source:
     """A weights file: the zoo's (no `package`, no `url`), a package's, or one to download."""
 
     file: str  # its public name; below the zoo's folder of that name, or below the package
-    serves: str  # what falls away without it
+    serves: str  # the metrics that cannot be computed without it
     licence: str
     url: str = ""
     sha256: str = ""  # as much of it as is known: public names carry the first eight digits
@@ -145,7 +145,7 @@ class Weights:
 
 
 def weights_folder() -> Path:
-    """Where `fetch` puts weights."""
+    """The folder in which `python -m eval.weights fetch` puts weights."""
     return cache_folder() / "weights"
 
 
@@ -167,7 +167,7 @@ def source_of(name: str) -> Source:
 
 
 def places(name: str, feature_weights: str | Path | None = None) -> list[Path]:
-    """Every path where the file may be, the first one that exists counts.
+    """Every path where the file may be; the first one that exists is taken.
 
     Raises:
         UsageError: unknown name, or a package that should hold the file is not installed.
@@ -204,7 +204,8 @@ def weights_path(name: str, feature_weights: str | Path | None = None) -> Path:
 
     Raises:
         UsageError: unknown name.
-        Unavailable: the file is not there; says what to do, and what falls away until then.
+        Unavailable: the file is not there; the message says what to do, and which metrics are
+            missing until then.
     """
     source = source_of(name)
     candidates = places(name, feature_weights)
@@ -262,7 +263,7 @@ def checked_weights(name: str, feature_weights: str | Path | None = None) -> Wei
 
 
 def published_sha256(name: str) -> str:
-    """What is known of the sha256 of the published file: all of it, its beginning, or ''."""
+    """The sha256 of the published file as far as it is known: whole, its first digits, or ''."""
     source = source_of(name)
     if source.package or source.url:
         return source.sha256
@@ -270,7 +271,7 @@ def published_sha256(name: str) -> str:
 
 
 def damage(name: str, path: Path) -> str:
-    """What is wrong with a weights file, for a message; empty if it is as it should be."""
+    """What is wrong with a weights file, as part of a message; empty if nothing is."""
     sha256 = sha256_of(path)
     expected = published_sha256(name)
     if not sha256.startswith(expected):
