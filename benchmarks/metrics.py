@@ -24,7 +24,6 @@ import argparse
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,25 +176,12 @@ def peak_above_features(kind: str, n: int, cache: Path) -> float:
     """What the fresh process of `memory_above_features` measures."""
     from eval.metrics.precision_recall import precision_recall
 
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
     real, generated = (features_of(kind, n, which, cache) for which in (0, 1))
     precision_recall(real[:2000], generated[:2000])  # what libraries allocate once
-    before, done = resident(), threading.Event()
-    most = before
-
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(0.002):
-            most = max(most, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew at what is held now
+    before = runner.peak_mib()
     precision_recall(real, generated)
-    done.set()
-    watcher.join()
-    return round((most - before) / 2**20, 1)
+    return round(runner.peak_mib() - before, 1)
 
 
 def frechet_case(n: int, repeats: int, cache: Path) -> dict:

@@ -36,8 +36,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import runner
-from benchmarks.runner import Columns, Row, number
-from benchmarks.sampling import PRECISIONS, SIZES, Case, labels_of
+from benchmarks.runner import PRECISIONS, Columns, Row, number
+from benchmarks.sampling import SIZES, Case, labels_of
 from maskgit.common.cli import exit_code
 from maskgit.common.errors import RunError, UsageError
 

@@ -15,74 +15,91 @@ import copy
 import json
 import statistics
 import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from benchmarks import runner
-from benchmarks.runner import Row
+from benchmarks.runner import Columns, Row
 from maskgit.common.cli import exit_code
-from maskgit.common.errors import RunError, UsageError
+
+DECODED_AT_ONCE = 64  # images
+COLUMNS: Columns = {
+    "case": lambda row: row["name"],
+    "equal tokens": lambda row: f"{100 * statistics.mean(row['equal_tokens']):.2f} %",
+    "FID float32": lambda row: f"{statistics.mean(row['fid']['float32']):.3f}",
+    "FID bfloat16": lambda row: f"{statistics.mean(row['fid']['bfloat16']):.3f}",
+    "difference": lambda row: f"{row['fid_difference']:+.3f}",
+    "spread over seeds, float32": lambda row: f"{row['fid_spread_float32']:.3f}",
+}
 
 
-def measure(samples: int, steps: int, seeds: int) -> Row:
+@dataclass(frozen=True)
+class Case:
+    """What is measured."""
+
+    samples: int = 1000
+    steps: int = 12
+    seeds: int = 3
+    precision: str = "bfloat16"  # beside float32
+
+    @property
+    def name(self) -> str:
+        """A few words."""
+        return f"embedded cosine T={self.steps}, {self.samples} samples, {self.seeds} seeds"
+
+
+def measure(case: Case) -> Row:
     """Tokens and FID in both precisions."""
-    import numpy as np
     import torch
 
-    from experiments.engine.grid import sampler_cells
-    from experiments.sampler.compute import SamplerComputer
-    from experiments.sampler.measuring import measure as metrics_of
-    from experiments.sampler.request import make_task, resolve
-    from experiments.sampler.sampling import sample_tokens
+    from eval.features.registry import get_extractor
+    from eval.metrics.fid import frechet_distance
+    from eval.metrics.statistics import Statistics
+    from eval.reference.files import load_reference
+    from maskgit.checkpoints import load_tokenizer, load_transformer, zoo_path
+    from maskgit.decoding import generate
+    from maskgit.presets import get_preset
 
-    cells = sampler_cells(
-        "benchmark",
-        "embedded",
-        schedules=["cosine"],
-        steps=[steps],
-        seeds=range(seeds),
-        num_samples=samples,
-    )
-    request = resolve(cells, ["fid"])
-    fid: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    preset = get_preset("embedded")
+    whole = load_transformer(zoo_path("transformer-cosine"))
+    models = {"float32": whole, "bfloat16": copy.deepcopy(whole).to(torch.bfloat16)}
+    tokenizer = load_tokenizer(zoo_path("tokenizer"))
+    extractor = get_extractor(preset.features)
+    real = load_reference(preset.reference, preset.features)
+    ids = torch.arange(case.samples)
+
+    def images(tokens: torch.Tensor) -> Iterator[Any]:
+        for part in tokens.split(DECODED_AT_ONCE):
+            decoded = tokenizer.decode(part.view(-1, *preset.grid)).clamp(0, 1).mul(255).round()
+            yield decoded.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+
+    fid: dict[str, list[float]] = {name: [] for name in models}
     equal = []
-    with tempfile.TemporaryDirectory() as folder:
-        computer = SamplerComputer(request, Path(folder))
-        computer.start(0, 1)
-        for cell in cells:
-            plain = make_task(request, cell).cell
-            whole = computer.sampler(plain)
-            half = copy.deepcopy(whole).to(torch.bfloat16)
-            tokens = [sample_tokens(model, plain) for model in (whole, half)]
-            equal.append(float(np.mean(tokens[0] == tokens[1])))
-            name = plain["features"]
-            extractor, real = computer.extractor(name), computer.real(name)
-            for values, grid in zip(fid.values(), tokens, strict=True):
-                features = extractor.extract_batches(computer.decode(grid, "torch"))
-                values.append(metrics_of(["fid"], name, features, real)[0]["fid"]["value"])
+    for seed in range(case.seeds):
+        tokens = {}
+        for name, model in models.items():
+            tokens[name] = generate(
+                model,
+                ids % preset.num_classes,
+                steps=case.steps,
+                choice_temperature=preset.choice_temperature,
+                seed=seed,
+                sample_ids=ids,
+            )
+            found = Statistics.of(extractor.extract_batches(images(tokens[name])).features)
+            fid[name].append(frechet_distance(real.mean, real.cov, found.mean, found.cov))
+        equal.append((tokens["float32"] == tokens["bfloat16"]).float().mean().item())
     differences = [b - a for a, b in zip(*fid.values(), strict=True)]
     return {
-        "name": f"embedded cosine T={steps}, {samples} samples, {seeds} seeds",
-        "samples": samples,
-        "steps": steps,
+        "name": case.name,
+        "samples": case.samples,
+        "steps": case.steps,
         "equal_tokens": [round(value, 5) for value in equal],
         "fid": {name: [round(value, 4) for value in values] for name, values in fid.items()},
         "fid_difference": round(statistics.mean(differences), 4),
         "fid_spread_float32": round(statistics.pstdev(fid["float32"]), 4),
     }
-
-
-def lines(row: Row) -> list[tuple[str, str]]:
-    """The numbers of a row, each with its name."""
-    equal = statistics.mean(row["equal_tokens"])
-    fid = {name: statistics.mean(values) for name, values in row["fid"].items()}
-    return [
-        (f"{row['name']}: equal tokens", f"{100 * equal:.2f} %"),
-        ("FID float32", f"{fid['float32']:.3f}"),
-        ("FID bfloat16", f"{fid['bfloat16']:.3f}"),
-        ("FID difference", f"{row['fid_difference']:+.3f}"),
-        ("spread of FID over seeds, float32", f"{row['fid_spread_float32']:.3f}"),
-    ]
 
 
 def main() -> int:
@@ -91,22 +108,15 @@ def main() -> int:
     parser.add_argument("--samples", type=runner.at_least_one, default=1000)
     parser.add_argument("--T", type=runner.at_least_one, default=12, help="iterations")
     parser.add_argument("--seeds", type=runner.at_least_one, default=3)
-    parser.add_argument("--here", action="store_true", help="in this process; prints JSON")
+    parser.add_argument("--case", help="one case as a JSON object, in this process")
     parser.add_out()
     flags = parser.parse_args()
-    if flags.here:
-        print(json.dumps(measure(flags.samples, flags.T, flags.seeds)))
+    if flags.case:
+        print(json.dumps(measure(Case(**json.loads(flags.case)))))
         return 0
-    words = [f"--samples={flags.samples}", f"--T={flags.T}", f"--seeds={flags.seeds}", "--here"]
-    try:
-        environment = runner.bfloat16_environment("cpu")
-        row = runner.in_fresh_process([__file__, *words], environment=environment)
-    except RunError as error:
-        raise UsageError(str(error)) from None
-    row["environment"] = dict(environment)
-    runner.Results("precision", "cpu", flags.out).add(row)
-    print(runner.text_table([("what", "measured"), *lines(row)]))
-    return 0
+    cases = [Case(flags.samples, flags.T, flags.seeds)]
+    results = runner.Results("precision", "cpu", flags.out)
+    return runner.run_cases(__file__, cases, results, COLUMNS, lambda rows: [], "cpu")
 
 
 if __name__ == "__main__":

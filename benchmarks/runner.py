@@ -32,6 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 Row = dict[str, Any]  # one measurement of a result file
 Columns = Mapping[str, Callable[[Row], str]]  # heading -> the text of a cell
 
+PRECISIONS = ("float32", "bfloat16")
 # A CPU without AMX, or a virtual machine that announces AMX and then refuses it, needs this.
 NO_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
 BFLOAT16_PRODUCTS = """
@@ -61,6 +62,18 @@ class Parser(argparse.ArgumentParser):
     def add_out(self) -> None:
         """Add --out, which every benchmark has."""
         self.add_argument("--out", type=Path, default=None, help="result file, JSON")
+
+    def add_cases(self, sizes: Sequence[str], modes: Sequence[str], repeats: int) -> None:
+        """Add the flags of every benchmark that goes through `run_cases`."""
+        self.add_argument("--sizes", type=several(sizes), default=sizes[:1], help=",".join(sizes))
+        self.add_argument("--precision", type=several(PRECISIONS), default=["float32"])
+        self.add_argument("--mode", type=several(modes), default=["eager"], help=",".join(modes))
+        self.add_argument("--quick", action="store_true", help="the cases of make bench")
+        self.add_argument("--repeats", type=at_least_one, default=repeats)
+        self.add_argument("--threads", type=at_least_one, help="default: all cores")
+        self.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
+        self.add_argument("--case", help="one case as a JSON object, in this process")
+        self.add_out()
 
 
 def at_least_one(text: str) -> int:

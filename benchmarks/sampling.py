@@ -36,7 +36,6 @@ from maskgit.common.errors import UsageError
 from maskgit.sampling.compiled import MODES
 
 SIZES = ("embedded", "imagenet256", "imagenet512")
-PRECISIONS = ("float32", "bfloat16")
 BACKENDS = ("torch", "jax")
 CPU_SHARE, GPU_SHARE = 0.8, 0.6
 BASELINE = {"imagenet256": 30.0, "imagenet512": 60.0}  # times its speed, on a GPU
@@ -305,23 +304,15 @@ def cases_of(flags: Any) -> list[Case]:
 def parser() -> runner.Parser:
     """The command line."""
     found = runner.Parser(__doc__)
-    several = runner.several
-    found.add_argument("--sizes", type=several(SIZES), default=["embedded"], help=",".join(SIZES))
+    found.add_cases(SIZES, MODES, repeats=3)
+    backends = runner.several(BACKENDS)
     found.add_argument("--T", type=runner.numbers, default=[12], help="iterations, such as 8,12")
     found.add_argument("--images", type=runner.numbers, default=[128], help="of one batch")
-    found.add_argument("--precision", type=several(PRECISIONS), default=["float32"])
-    found.add_argument("--backend", type=several(BACKENDS), default=["torch"])
-    found.add_argument("--mode", type=several(MODES), default=["eager"], help=",".join(MODES))
+    found.add_argument("--backend", type=backends, default=["torch"], help=",".join(BACKENDS))
     found.add_argument("--pixels", action="store_true", help="also with the tokenizer's decoder")
     found.add_argument("--baseline", action="store_true", help="also the autoregressive one")
     found.add_argument("--only-baseline", action="store_true", help="the autoregressive one alone")
     found.add_argument("--classes", choices=("distinct", "one"), default="distinct")
-    found.add_argument("--quick", action="store_true", help="the cases of make bench")
-    found.add_argument("--repeats", type=runner.at_least_one, default=3)
-    found.add_argument("--threads", type=runner.at_least_one, help="default: all cores")
-    found.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
-    found.add_argument("--case", help="one case as a JSON object, in this process")
-    found.add_out()
     return found
 
 

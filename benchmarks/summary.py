@@ -110,12 +110,6 @@ def grid_table(files: Files) -> str:
     return runner.table(grid.COLUMNS, rows)
 
 
-def precision_table(files: Files) -> str:
-    """What bfloat16 changes."""
-    rows = [line for row in files["precision"]["rows"] for line in precision.lines(row)]
-    return runner.text_table([("what", "measured"), *rows])
-
-
 def ablation_flops() -> tuple[float, float]:
     """Operations of the transformer and of the decoder in the paper's full ablation at 256x256."""
     from benchmarks.work import decoder_flops, sampling_flops
@@ -165,7 +159,7 @@ BLOCKS: dict[str, Callable[[Files], str]] = {
     "rates": rates,
     "targets": targets,
     "sampling": sampling_table,
-    "precision": precision_table,
+    "precision": lambda files: runner.table(precision.COLUMNS, files["precision"]["rows"]),
     "training": lambda files: runner.table(training.COLUMNS, files["training"]["rows"]),
     "peers": lambda files: runner.table(peers.COLUMNS, files["peers"]["rows"]),
     "grid": grid_table,

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks import runner
 from benchmarks.runner import Columns, Row, number
-from benchmarks.sampling import PRECISIONS, SIZES
+from benchmarks.sampling import SIZES
 from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 
@@ -202,18 +202,9 @@ def cases_of(flags: Any) -> list[Case]:
 def parser() -> runner.Parser:
     """The command line."""
     found = runner.Parser(__doc__)
-    several = runner.several
-    found.add_argument("--sizes", type=several(SIZES), default=["embedded"], help=",".join(SIZES))
-    found.add_argument("--stages", type=several(STAGES), default=list(STAGES))
+    found.add_cases(SIZES, MODES, repeats=5)
+    found.add_argument("--stages", type=runner.several(STAGES), default=list(STAGES))
     found.add_argument("--batch", type=runner.at_least_one, help="default: the preset's")
-    found.add_argument("--precision", type=several(PRECISIONS), default=["float32"])
-    found.add_argument("--mode", type=several(MODES), default=["eager"], help=",".join(MODES))
-    found.add_argument("--quick", action="store_true", help="the cases of make bench")
-    found.add_argument("--repeats", type=runner.at_least_one, default=5)
-    found.add_argument("--threads", type=runner.at_least_one, help="default: all cores")
-    found.add_argument("--device", default="cpu", help="cpu, or cuda")
-    found.add_argument("--case", help="one case as a JSON object, in this process")
-    found.add_out()
     return found
 
 

@@ -143,11 +143,11 @@ def test_training_takes_three_times_a_forward():
 def test_the_same_weights_in_float32_twice_change_nothing(monkeypatch):
     """With float32 in place of bfloat16 every token is equal and FID does not move."""
     monkeypatch.setattr(torch, "bfloat16", torch.float32)
-    row = precision.measure(samples=20, steps=2, seeds=1)
+    row = precision.measure(precision.Case(samples=20, steps=2, seeds=1))
     assert row["equal_tokens"] == [1.0]
     assert row["fid"]["float32"] == row["fid"]["bfloat16"]
     assert row["fid_difference"] == 0.0
-    assert precision.lines(row)[0][1] == "100.00 %"
+    assert precision.COLUMNS["equal tokens"](row) == "100.00 %"
 
 
 def test_command_lines_are_found():
