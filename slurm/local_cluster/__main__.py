@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from slurm.local_cluster.cluster import LocalCluster
 
@@ -30,16 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         print("error: --nodes and --cpus: expected at least 1", file=sys.stderr)
         return 2
     cluster = LocalCluster(options.folder, nodes=options.nodes, cpus=options.cpus)
-    try:
+
+    def run() -> None:
         if options.action == "stop":
-            cluster.stop()
-            return 0
-        cluster.start()
-    except (UsageError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}")
-    return 0
+            return cluster.stop()
+        try:
+            cluster.start()
+        except RuntimeError as error:
+            raise UsageError(str(error)) from None
+        print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}")
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ that another process can stop it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import read_json, write_json
 from slurm.local_cluster.config import slurm_conf
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo", "scancel")
@@ -100,7 +100,7 @@ class LocalCluster:
         (self.folder / "slurm.conf").write_text(conf)
         # Without this file slurmd looks for cgroups that a container does not offer.
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
-        self._write_state({"nodes": self.nodes, "pids": {}})
+        self._write_pids({})
         try:
             self._start_munge()
             self.start_controller("-i")
@@ -120,9 +120,7 @@ class LocalCluster:
             time.sleep(0.5)
         for name in list(self._pids()):
             self._end(name, signal.SIGTERM)
-        for pid in self.job_processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, *self.job_processes())
         (self.folder / STATE).unlink(missing_ok=True)
 
     def start_node(self, number: int) -> None:
@@ -246,32 +244,33 @@ class LocalCluster:
                 stderr=log,
                 start_new_session=True,
             )
-        pids = self._pids()
-        pids[name] = process.pid
-        self._write_state({"nodes": self.nodes, "pids": pids})
+        self._write_pids({**self._pids(), name: process.pid})
 
     def _end(self, name: str, how: signal.Signals) -> None:
         pids = self._pids()
         pid = pids.pop(name, None)
         if pid is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, how)
+        send(how, pid)
         deadline = time.monotonic() + 10
         while _alive(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         if _alive(pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._write_state({"nodes": self.nodes, "pids": pids})
+            send(signal.SIGKILL, pid)
+        self._write_pids(pids)
 
     def _pids(self) -> dict[str, int]:
-        return json.loads((self.folder / STATE).read_text())["pids"]
+        return read_json(self.folder / STATE)["pids"]
 
-    def _write_state(self, state: dict) -> None:
-        partial = self.folder / f".{STATE}"
-        partial.write_text(json.dumps(state) + "\n")
-        os.replace(partial, self.folder / STATE)
+    def _write_pids(self, pids: dict[str, int]) -> None:
+        write_json(self.folder / STATE, {"nodes": self.nodes, "pids": pids})
+
+
+def send(how: signal.Signals, *pids: int) -> None:
+    """Send a signal to processes, some of which may have ended."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
 
 
 def _which(name: str) -> str | None:

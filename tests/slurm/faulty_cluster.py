@@ -1,10 +1,8 @@
 """The local cluster with what happens to a real one: power cuts, and controllers that forget."""
 
-import contextlib
-import os
 import signal
 
-from slurm.local_cluster.cluster import LocalCluster
+from slurm.local_cluster.cluster import LocalCluster, send
 
 
 class FaultyCluster(LocalCluster):
@@ -14,9 +12,7 @@ class FaultyCluster(LocalCluster):
         """SIGKILL the slurmd of a node and all its job processes: a power cut."""
         name = f"n{number}"
         self._end(name, signal.SIGKILL)
-        for pid in self.job_processes(name):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, *self.job_processes(name))
 
     def kill_controller(self) -> None:
         """SIGKILL slurmctld."""
