@@ -122,9 +122,9 @@ def test_a_training_row_is_of_a_real_step(quick_rates, stage):
 
 def test_a_training_step_moves_the_weights(tmp_path):
     stage = training.build_stage(training.Case("transformer", batch=4), tmp_path)
-    before = [value.detach().clone() for value in stage.transformer.parameters()]
+    before = [value.detach().clone() for value in stage.model.parameters()]
     stage.step(0)
-    after = stage.transformer.parameters()
+    after = stage.model.parameters()
     moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
     assert sum(moved) / len(moved) > 0.9
 
