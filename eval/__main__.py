@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import tyro
 
 from eval.console import command_line, print_table, progress_bar
-from eval.evaluate import evaluate, parse_metrics
+from eval.evaluate import evaluate
+from eval.metrics.registry import parse_metrics
 from maskgit.common.device import resolve_device
 
 
@@ -43,8 +44,8 @@ def run(
         images: folder of images (nested ones too), .zip, .npz (ADM layout), .npy or IDX file;
             several of them are seeds of one model: mean and deviation over them.
         reference: the real images, likewise, or a name (python -m eval.reference list).
-        metrics: comma-separated, of fid, fid-infinity, is, kid, precision-recall,
-            density-coverage, fd-dinov2; or all.
+        metrics: comma-separated, of fid, fid-infinity, is, precision, recall, kid, density,
+            coverage, fd-dinov2; or all. precision-recall and density-coverage name both of a pair.
         features: feature network (python -m eval.weights list). Default: the named reference's;
             fashion-resnet for grey 32x32 images; inception-v3-compat if its weights are here, else
             efficientnet-lite0.

@@ -12,14 +12,13 @@ import numpy as np
 from eval.features.registry import EXTRACTORS, Extractor, get_extractor
 from eval.images.source import ImageSource
 from eval.metrics.registry import (
-    GROUPS,
     METRICS,
-    ON_FEATURES,
     Entry,
     PreparedReference,
     Settings,
     combine,
     describe,
+    expand_groups,
     measure,
     subset_errors,
 )
@@ -38,28 +37,6 @@ from maskgit.common.errors import Unavailable, UsageError
 KEEP = 50_000  # real features that a folder given as the reference keeps
 COLOUR_DEFAULTS = ("inception-v3-compat", "efficientnet-lite0")  # the first whose weights are here
 Progress = Callable[[str, int, int], None]
-
-
-def parse_metrics(text: str) -> list[str]:
-    """Names of metrics on features from `fid,precision-recall`; `all` is all of them.
-
-    Raises:
-        UsageError: an unknown name, or none.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if names == ["all"]:
-        return list(ON_FEATURES)
-    known = [*ON_FEATURES, *GROUPS]
-    wrong = [name for name in names if name not in known]
-    if wrong or not names:
-        what = wrong[0] if wrong else "nothing"
-        raise UsageError(f"--metrics {text!r}: {what} is not one of {', '.join(known)}, or all")
-    return expand_groups(names)
-
-
-def expand_groups(names: Sequence[str]) -> list[str]:
-    """Each metric once, with those that a name like `precision-recall` stands for in its place."""
-    return list(dict.fromkeys(x for name in names for x in GROUPS.get(name, (name,))))
 
 
 def evaluate(

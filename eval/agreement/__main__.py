@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 from eval.agreement import libraries
-from eval.agreement.comparisons import Comparison, Set, compare_resizing, comparisons
+from eval.agreement.comparisons import Comparison, FeatureSet, compare_resizing, comparisons
 from eval.console import command_line, print_table, progress_bar
 from eval.features.registry import get_extractor
 from eval.images.arrays import read_arrays
@@ -50,7 +50,7 @@ prdc). Resized images must agree within 1e-6 of the range at every pixel.
 """
 
 
-def seeded_set(n: int = 1000) -> Set:
+def seeded_set(n: int = 1000) -> FeatureSet:
     """n and n random features like real ones: a decaying spectrum, rectified, some always 0."""
 
     rng = np.random.default_rng(0)
@@ -60,10 +60,10 @@ def seeded_set(n: int = 1000) -> Set:
         for scale, shift in ((1.0, 0.3), (0.9, 0.4))
     )
     real[:, :3] = generated[:, :3] = 0
-    return Set("seeded", real, generated, 3 * rng.normal(size=(n, 20)))
+    return FeatureSet("seeded", real, generated, 3 * rng.normal(size=(n, 20)))
 
 
-def fashion_set(n: int = 1000) -> Set:
+def fashion_set(n: int = 1000) -> FeatureSet:
     """Features of n and n real images: two disjoint parts of the shipped reference."""
     import torch
 
@@ -71,10 +71,10 @@ def fashion_set(n: int = 1000) -> Set:
     network: Any = get_extractor("fashion-resnet")
     with torch.inference_mode():
         logits = network.model.head(torch.from_numpy(features[:n])).numpy()
-    return Set("fashion-resnet", features[:n], features[n:], logits)
+    return FeatureSet("fashion-resnet", features[:n], features[n:], logits)
 
 
-def read_set(path: Path) -> Set:
+def read_set(path: Path) -> FeatureSet:
     """Arrays `real` and `generated` (n, D), and `logits` (l, L) if there are any, of an npz file.
 
     Raises:
@@ -104,7 +104,7 @@ def read_set(path: Path) -> Set:
     logits = arrays.get("logits")
     if logits is not None:
         logits = check_features(logits, f"--features-npz {path}: logits", 20)
-    return Set(path.name, real, generated, logits)
+    return FeatureSet(path.name, real, generated, logits)
 
 
 def collect(features_npz: Path | None = None, n: int = 1000) -> Iterator[Comparison]:

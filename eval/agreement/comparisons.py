@@ -50,7 +50,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Set:
+class FeatureSet:
     """Features of real and generated images, (n, D) and (m, D), and logits (l, L)."""
 
     name: str
@@ -85,7 +85,7 @@ def compare(
     return Comparison(data, metric, library, ours, value, difference, words, agrees, note)
 
 
-def comparisons(data: Set) -> Iterator[Comparison]:
+def comparisons(data: FeatureSet) -> Iterator[Comparison]:
     """All metrics of one set of features, against all libraries."""
     yield from _fid(data)
     if data.logits is not None:
@@ -95,7 +95,7 @@ def comparisons(data: Set) -> Iterator[Comparison]:
     yield from _density_coverage(data)
 
 
-def _fid(data: Set) -> Iterator[Comparison]:
+def _fid(data: FeatureSet) -> Iterator[Comparison]:
     a, b = Statistics.of(data.real), Statistics.of(data.generated)
     ours = frechet_distance(a.mean, a.cov, b.mean, b.cov)
     pair = data.real.astype("float64"), data.generated.astype("float64")
@@ -107,7 +107,7 @@ def _fid(data: Set) -> Iterator[Comparison]:
         yield compare(data.name, "FID", library, ours, partial(theirs, *pair))
 
 
-def _inception_score(data: Set, logits: np.ndarray) -> Iterator[Comparison]:
+def _inception_score(data: FeatureSet, logits: np.ndarray) -> Iterator[Comparison]:
     for splits, library, theirs in (
         (10, "torch-fidelity", libraries.torch_fidelity_inception_score),
         (1, "TF-GAN", libraries.tfgan_inception_score),
@@ -117,7 +117,7 @@ def _inception_score(data: Set, logits: np.ndarray) -> Iterator[Comparison]:
         yield compare(data.name, metric, library, ours, partial(theirs, logits))
 
 
-def _kid(data: Set) -> Iterator[Comparison]:
+def _kid(data: FeatureSet) -> Iterator[Comparison]:
     pair = data.real.astype("float64"), data.generated.astype("float64")
     size = min(SUBSET, *(len(side) // 2 for side in pair))
     metric = f"KID, 100 subsets of {size}"
@@ -138,7 +138,7 @@ def _kid(data: Set) -> Iterator[Comparison]:
         yield compare(data.name, f"KID, all of {n}", library, ours, partial(function, *whole, n))
 
 
-def _precision_recall(data: Set) -> Iterator[Comparison]:
+def _precision_recall(data: FeatureSet) -> Iterator[Comparison]:
     ours = precision_recall(data.real, data.generated, K)
     for library, theirs in (
         ("torch-fidelity", libraries.torch_fidelity_precision_recall),
@@ -148,14 +148,14 @@ def _precision_recall(data: Set) -> Iterator[Comparison]:
         yield from _shares(data, ("precision", "recall"), K, library, ours, theirs)
 
 
-def _density_coverage(data: Set) -> Iterator[Comparison]:
+def _density_coverage(data: FeatureSet) -> Iterator[Comparison]:
     ours = density_coverage(data.real, data.generated, K_WIDE)
     theirs = lambda *pair: libraries.prdc_by_definition(*pair)[2:]  # noqa: E731
     yield from _shares(data, ("density", "coverage"), K_WIDE, "definition", ours, theirs)
 
 
 def _shares(
-    data: Set,
+    data: FeatureSet,
     names: tuple[str, str],
     k: int,
     library: str,

@@ -30,6 +30,7 @@ from eval.metrics import (
     reconstruction,
 )
 from eval.metrics.metric import Entry, Measure, Metric, PreparedReference, Settings
+from maskgit.common.cli import suggestion
 from maskgit.common.errors import UsageError
 
 __all__ = [
@@ -40,7 +41,9 @@ __all__ = [
     "Settings",
     "combine",
     "describe",
+    "expand_groups",
     "measure",
+    "parse_metrics",
     "subset_errors",
 ]
 
@@ -73,6 +76,28 @@ ON_FEATURES = tuple(name for name, metric in METRICS.items() if metric.function 
 SUBSET_SEED = 0
 NO_REFERENCE = "needs a reference"
 NO_FEATURES = "needs a feature network"
+
+
+def parse_metrics(text: str, known: Sequence[str] = ON_FEATURES) -> list[str]:
+    """Names of metrics from `fid,precision-recall`; `all` stands for all that are known.
+
+    Raises:
+        UsageError: an unknown name, or none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return list(known)
+    accepted = [*known, *(name for name, group in GROUPS.items() if set(group) <= set(known))]
+    wrong = [name for name in names if name not in accepted]
+    if wrong or not names:
+        what = f"{wrong[0]}{suggestion(wrong[0], accepted)}" if wrong else "nothing"
+        raise UsageError(f"--metrics {text!r}: {what} is not one of {', '.join(accepted)}, or all")
+    return expand_groups(names)
+
+
+def expand_groups(names: Sequence[str]) -> list[str]:
+    """Each metric once, with those that a name like `precision-recall` stands for in its place."""
+    return list(dict.fromkeys(x for name in names for x in GROUPS.get(name, (name,))))
 
 
 def measure(

@@ -11,11 +11,12 @@ import PIL.Image
 import pytest
 
 from eval.__main__ import main
-from eval.evaluate import evaluate, parse_metrics
+from eval.evaluate import evaluate
 from eval.metrics.fid import frechet_distance
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kid import kernel_distance, standard_error
 from eval.metrics.precision_recall import precision_recall
+from eval.metrics.registry import parse_metrics
 from eval.metrics.statistics import Statistics
 from eval.reference.files import load_reference
 
@@ -166,7 +167,10 @@ REFERENCE = ("--reference", "fashion-mnist-train")
         (["nowhere", *REFERENCE], "nowhere: does not exist"),
         (["a.npz"], "--reference is missing"),
         (["a.npz", "--reference", "cifar"], "--reference cifar: no such folder"),
-        (["a.npz", *REFERENCE, "--metrics", "fid,fud"], "fud is not one of fid, fid-infinity"),
+        (
+            ["a.npz", *REFERENCE, "--metrics", "fid,fud"],
+            "fud (did you mean fid?) is not one of fid, fid-infinity",
+        ),
         (["a.npz", *REFERENCE, "--metrics", ","], "nothing is not one of"),
         (["a.npz", *REFERENCE, "--features", "vgg"], "'vgg': expected one of"),
         (

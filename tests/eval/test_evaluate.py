@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from eval import evaluate as module
-from eval.evaluate import choose_features, evaluate, parse_metrics
+from eval.evaluate import choose_features, evaluate
 from eval.features.registry import Features
 from eval.metrics.density_coverage import density_coverage
 from eval.metrics.fid import frechet_distance
@@ -19,6 +19,7 @@ from eval.metrics.registry import (
     PreparedReference,
     Settings,
     combine,
+    parse_metrics,
     subset_errors,
 )
 from eval.metrics.registry import (
