@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,33 +95,26 @@ def trivial_row(cells: int, workers: int) -> Row:
 
 def overhead_row(rounds: int) -> Row:
     """Cells through the engine and without it, in turns, in this process."""
-    from experiments.engine.grid import sampler_cells
+    from experiments.engine.cells import Sampling
     from experiments.engine.run.execute import execute
     from experiments.engine.store.lease import Leases
     from experiments.engine.store.store import Store
-    from experiments.sampler.compute import SamplerComputer
-    from experiments.sampler.request import make_task, resolve
+    from experiments.studies.ablate_schedule.experiment import Options, build
     from maskgit.presets import get_preset
 
-    samples, seeds = get_preset("embedded").num_samples, range(rounds)
-    cells = sampler_cells(
-        "benchmark",
-        "embedded",
-        schedules=["cosine"],
-        steps=STEPS,
-        seeds=seeds,
-        num_samples=samples,
-    )
+    samples = get_preset("embedded").num_samples
+    steps = ",".join(map(str, STEPS))
+    shared = {"schedules": "cosine", "metrics": ",".join(METRICS), "num_samples": samples}
     # One cell more, which does not count: it loads networks, the reference and its factor.
-    cells.insert(0, replace(cells[0], seed=rounds))
-    request = resolve(cells, METRICS)
-    tasks = [make_task(request, cell) for cell in cells]
+    first = build(Options(T=str(STEPS[0]), seeds=str(rounds), **shared))
+    built = build(Options(T=steps, seeds=f"0..{rounds - 1}", **shared))
+    tasks, computer = [*first.tasks, *built.tasks], built.computer
     through, bare = list[float](), list[float]()
     stages: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         store, leases = Store(Path(folder) / "run"), Leases()
         store.prepare()
-        computer = SamplerComputer(request, store.root)
+        computer.run = store.root
         computer.start(0, 1)
 
         def with_engine(task: Any) -> None:
@@ -130,7 +123,7 @@ def overhead_row(rounds: int) -> Row:
                 raise RuntimeError(f"a cell ended as {reply.kind}: {reply.error}")
 
         def alone(task: Any) -> None:
-            images = computer.decode(computer.sample(task.cell), task.cell["backend"])
+            images = computer.decode(computer.sample(Sampling.of(task.cell)))
             computer.extractor(task.cell["features"]).extract_batches(images)
 
         for turn, task in enumerate(tasks):

@@ -8,49 +8,17 @@ request.
 """
 
 import sys
-from dataclasses import dataclass
 
 try:
-    from experiments.engine import cli
-    from experiments.studies.options import TableOptions
+    from experiments.engine import command
 except ModuleNotFoundError as missing:
     print(f"error: no module {missing.name}: run make demo or pip install -e .", file=sys.stderr)
     sys.exit(2)
 
-NAME = "class_conditional"
-
-
-@dataclass(frozen=True)
-class Options(TableOptions):
-    """Class-conditional samples measured and shown: the paper's Table 1, Figures 5 and 11 to 13."""
-
-
-def run(options: Options) -> int:
-    """Build the cells and run them."""
-    from experiments.engine.sweep import only_report
-    from experiments.studies.base import make_study, run_study
-    from experiments.studies.choices import no_baseline
-    from experiments.studies.table_cells import class_conditional_tasks, main_features
-
-    options.check()
-    if options.only_report:
-        return only_report(NAME, options)
-    absent = no_baseline(options)
-    study = make_study(
-        NAME,
-        f"experiments.studies.{NAME}.compute",
-        options,
-        features=main_features(options),
-        autoregressive=not absent,
-        held_out=False,
-    )
-    tasks, protocol = class_conditional_tasks(study, options, absent)
-    return run_study(study, options, tasks, protocol)
-
 
 def main() -> None:
     """Entry point."""
-    cli.main(run, Options, f"{NAME}.py", __doc__)
+    command.main("class_conditional", __doc__)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,31 @@
 """What runs on a node: one shard, or the report after all shards. submitit pickles these classes.
 
-A shard runs the engine's own runner with its cells alone; what is done is skipped, what another
-shard works on is waited for. After a time limit or a preemption submitit calls `checkpoint`, which
-asks for the same shard again: it goes on with the first cell that has no result, and within that
-cell with the samples that were kept.
+A shard computes its cells alone; what is done is skipped, what another shard works on is waited
+for. After a time limit or a preemption submitit calls `checkpoint`, which asks for the same shard
+again: it goes on with the first cell that has no result, and within that cell with the samples that
+were kept.
+
+What a cell is and how it is computed is not known here. ENTRY names the one module that knows; it
+has `run_cells(request, keys, workers, running)`, `groups(request)` and `report(request)`, see
+experiments/engine/job.py. A run folder is data: nothing in submission.json names code.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from maskgit.common.errors import Interrupted, UsageError
 from slurm.submission import Submission, code_fingerprint, load_submission, write_json
+
+ENTRY = "experiments.engine.job"
 
 
 class Refused(RuntimeError):
@@ -25,20 +34,24 @@ class Refused(RuntimeError):
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Shard `number` of the submission in `folder`; see `run_shard`."""
+    """Shard `number` of the submission in `folder`; see `run_shard`.
+
+    entry: the module that computes; another than ENTRY for trivial cells, in tests.
+    """
 
     folder: str
     number: int
+    entry: str = ENTRY
 
     def __call__(self) -> dict[str, int]:
-        return run_shard(load_submission(Path(self.folder)), self.number)
+        return run_shard(load_submission(Path(self.folder)), self.number, self.entry)
 
     def checkpoint(self) -> Any:
         """Called by submitit at a time limit or a preemption: the same shard, requeued."""
         from submitit.helpers import DelayedSubmission
 
         write_state(load_submission(Path(self.folder)), self.number, state="requeued")
-        return DelayedSubmission(ShardJob(self.folder, self.number))
+        return DelayedSubmission(self)
 
 
 @dataclass(frozen=True)
@@ -46,21 +59,26 @@ class ReportJob:
     """The report of the submission in `folder`, however its shards ended."""
 
     folder: str
+    entry: str = ENTRY
 
     def __call__(self) -> str:
-        return str(load_submission(Path(self.folder)).payload.call("report"))
+        return str(entry_module(self.entry).report(load_submission(Path(self.folder)).request))
 
 
-def run_shard(submission: Submission, number: int) -> dict[str, int]:
+def entry_module(entry: str = ENTRY) -> ModuleType:
+    """The module that computes. Only code chooses it: it is imported by a constant's name."""
+    return importlib.import_module(entry)
+
+
+def run_shard(submission: Submission, number: int, entry: str = ENTRY) -> dict[str, int]:
     """Compute the cells of a shard; returns how many were done, cached and failed.
 
     Raises:
-        Refused: the code changed since the submission, or the request yields other cells.
+        Refused: the code changed since the submission, or the request cannot be met now or yields
+            other cells.
     """
-    from experiments.engine.run.signals import Interrupted
-
     try:
-        return _run_shard(submission, number)
+        return _run_shard(submission, number, entry)
     except Refused as refused:
         write_state(submission, number, state="refused", reason=str(refused))
         raise
@@ -75,43 +93,26 @@ def run_shard(submission: Submission, number: int) -> dict[str, int]:
         raise
 
 
-def _run_shard(submission: Submission, number: int) -> dict[str, int]:
-    from experiments.engine.run.progress import Progress
-    from experiments.engine.run.runner import Runner
-    from experiments.engine.run.signals import Stopper
-    from experiments.engine.store.store import Store
-
+def _run_shard(submission: Submission, number: int, entry: str) -> dict[str, int]:
     write_state(submission, number, state="starting")
-    with Stopper() as stopper:
-        tasks, computer = _prepared(submission, submission.shards[number])
-        store = Store(submission.run)
-        store.prepare()
-        write_state(submission, number, state="running")
-        workers = max(1, submission.profile["gpus"] * submission.profile["workers_per_gpu"])
-        runner = Runner(computer, store, workers=workers, progress=Progress(sys.stderr))
-        summary = runner.run(tasks, stopper)
-    counts = {"done": summary.done, "cached": summary.cached, "failed": len(summary.failed)}
-    write_state(submission, number, state="ended", **counts)
-    return counts
-
-
-def _prepared(submission: Submission, keys: tuple[str, ...]) -> tuple[list[Any], Any]:
-    """(tasks of these keys, computer), or a refusal."""
     now = code_fingerprint(submission.code)
     if now != submission.fingerprint:
         raise Refused(
             f"the code in {submission.code} changed since the submission ({now[:12]}, not "
             f"{submission.fingerprint[:12]}); submit again, or use --snapshot"
         )
-    tasks, computer, _ = submission.payload.call("entry")
-    known = {task.key: task for task in tasks}
-    missing = [key for key in keys if key not in known]
-    if missing:
-        raise Refused(
-            f"{len(missing)} of {len(keys)} cells have other keys now: weights, data or settings "
-            "changed since the submission; submit again"
+    workers = max(1, submission.profile["gpus"] * submission.profile["workers_per_gpu"])
+    try:
+        counts: dict[str, int] = entry_module(entry).run_cells(
+            submission.request,
+            submission.shards[number],
+            workers,
+            lambda: write_state(submission, number, state="running"),
         )
-    return [known[key] for key in keys], computer
+    except UsageError as error:
+        raise Refused(str(error)) from error
+    write_state(submission, number, state="ended", **counts)
+    return counts
 
 
 def write_state(submission: Submission, number: int, **facts: Any) -> None:

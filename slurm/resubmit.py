@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskgit.common.errors import UsageError
+from slurm.job import ENTRY, entry_module
 from slurm.profile import Profile
 from slurm.shards import Work
 from slurm.submission import Submission, keys_left, submissions
@@ -40,8 +41,10 @@ def missing_cells(run: Path, failed_too: bool) -> tuple[Submission | None, list[
     return (known[-1] if known else None), [Work(key, costs[key]) for key in left]
 
 
-def resubmit(run: Path, failed_too: bool = False) -> Submission | None:
+def resubmit(run: Path, failed_too: bool = False, entry: str = ENTRY) -> Submission | None:
     """Submit the missing cells with the newest submission's request and profile; None if none are.
+
+    entry: see `slurm.job.ShardJob`.
 
     Raises:
         UsageError: nothing was submitted before, or the code, weights or data changed since, so
@@ -52,9 +55,8 @@ def resubmit(run: Path, failed_too: bool = False) -> Submission | None:
         raise UsageError(f"{run}: nothing was submitted to SLURM from this folder")
     if not work:
         return None
-    tasks, _, _ = newest.payload.call("entry")
-    known = {task.key: task for task in tasks}
-    changed = [item.key for item in work if item.key not in known]
+    groups = entry_module(entry).groups(newest.request)
+    changed = [item.key for item in work if item.key not in groups]
     if changed:
         raise UsageError(
             f"resubmit: {len(changed)} of {len(work)} cells have other keys now: the code, weights "
@@ -63,12 +65,13 @@ def resubmit(run: Path, failed_too: bool = False) -> Submission | None:
     profile = dict(newest.profile)
     profile["setup"] = tuple(profile["setup"])
     return submit(
-        newest.payload,
-        [Work(item.key, item.cost, known[item.key].group) for item in work],
+        newest.request,
+        [Work(item.key, item.cost, groups[item.key]) for item in work],
         newest.run,
         Profile(**profile),
         label=newest.name.removesuffix(f"-{newest.folder.name}"),
         snapshot=newest.snapshot,
         chain_report=bool(newest.report_job),
         root=Path(newest.root),
+        entry=entry,
     )

@@ -1,4 +1,4 @@
-"""One submission: a folder of its own with all that its jobs need, and nothing that is believed.
+"""One submission: a folder of its own with what its jobs need. Its files choose no code.
 
 RUN/slurm/NAME/ holds submission.json (what was asked for, the profile, the shards and their cells,
 the fingerprint of the code), the pickles, sbatch file and logs of submitit, state/NUMBER.json (what
@@ -10,7 +10,6 @@ so a job is this submission's only if it has its number and its name.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import secrets
@@ -23,29 +22,10 @@ from typing import Any
 
 from maskgit.common.errors import UsageError
 
-SCHEMA = 1
+SCHEMA = 2
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("maskgit", "eval", "experiments", "reports", "slurm")
 SOURCES = (".py", ".toml", ".jinja")
-
-
-@dataclass(frozen=True)
-class Payload:
-    """What a job does, as data.
-
-    entry: "module:function"; function(arguments) -> (tasks, computer, run folder), see
-        experiments/engine/remote.py. report: the same for the report, or empty; called with the
-        arguments, returns the report's path. arguments: plain data.
-    """
-
-    entry: str
-    arguments: dict[str, Any]
-    report: str = ""
-
-    def call(self, what: str) -> Any:
-        """Import and call `entry` or `report`."""
-        module, _, name = getattr(self, what).partition(":")
-        return getattr(importlib.import_module(module), name)(self.arguments)
 
 
 @dataclass(frozen=True)
@@ -55,7 +35,7 @@ class Submission:
     folder: Path
     name: str
     run: Path
-    payload: Payload
+    request: dict[str, Any]  # what the jobs compute: plain data, see slurm.job
     profile: dict[str, Any]
     shards: tuple[tuple[str, ...], ...]  # keys of the cells of each
     fingerprint: str
@@ -139,7 +119,8 @@ def load_submission(folder: Path) -> Submission:
         if content.pop("schema") != SCHEMA:
             raise ValueError("another schema")
         content["run"] = Path(content["run"])
-        content["payload"] = Payload(**content["payload"])
+        if not isinstance(content["request"], dict):
+            raise ValueError("its request is no object")
         content["shards"] = tuple(tuple(keys) for keys in content["shards"])
         return Submission(folder=Path(os.path.abspath(folder)), **content)
     except FileNotFoundError:

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from maskgit.common.errors import UsageError
-from slurm.job import ReportJob, ShardJob
+from slurm.job import ENTRY, ReportJob, ShardJob
 from slurm.profile import Profile
 from slurm.shards import Shard, Work, number_of_shards, pack
 from slurm.submission import (
     ROOT,
-    Payload,
     Submission,
     code_fingerprint,
     new_folder,
@@ -65,7 +64,7 @@ def plan_words(shards: Sequence[Shard], profile: Profile) -> list[str]:
 
 
 def submit(
-    payload: Payload,
+    request: dict[str, Any],
     work: Sequence[Work],
     run: Path,
     profile: Profile,
@@ -74,12 +73,14 @@ def submit(
     snapshot: bool = False,
     chain_report: bool = False,
     root: Path | None = None,
+    entry: str = ENTRY,
 ) -> Submission:
     """Submit the cells as one job array (a single job for a single shard); returns at once.
 
-    work: the cells to do, at least one. label: start of the jobs' name. snapshot: the jobs run from
-    a copy of the code made now. chain_report: one more job builds the report once all shards have
-    ended, however they did. root: of the code; this installation's.
+    request: what the jobs compute, see slurm.job. work: the cells to do, at least one. label: start
+    of the jobs' name. snapshot: the jobs run from a copy of the code made now. chain_report: one
+    more job builds the report once all shards have ended, however they did. root: of the code; this
+    installation's. entry: see `slurm.job.ShardJob`.
 
     Raises:
         UsageError: there is no SLURM here, or it refused the job; has sbatch's own words.
@@ -94,7 +95,7 @@ def submit(
         folder=folder,
         name=f"{label}-{folder.name}",
         run=Path(run),
-        payload=payload,
+        request=request,
         profile={**dataclasses.asdict(profile), "setup": list(profile.setup)},
         shards=tuple(shard.keys for shard in shards),
         costs={item.key: item.cost for item in work},
@@ -108,7 +109,7 @@ def submit(
             take_snapshot(Path(submission.root), folder / "code")
         submission = dataclasses.replace(submission, fingerprint=code_fingerprint(submission.code))
         submission.write()  # the jobs read it: before they exist
-        jobs = [ShardJob(str(folder), number) for number in range(len(shards))]
+        jobs = [ShardJob(str(folder), number, entry) for number in range(len(shards))]
         job = send(submission, profile, jobs, submission.name).partition("_")[0]
     except (UsageError, OSError) as error:
         cancel_by_name(submission.name)
@@ -118,8 +119,8 @@ def submit(
         raise
     submission = dataclasses.replace(submission, job=job)
     submission.write()
-    if chain_report and payload.report:
-        submission = _chain_report(submission, profile)
+    if chain_report:
+        submission = _chain_report(submission, profile, entry)
     return submission
 
 
@@ -128,10 +129,10 @@ def cancel_by_name(name: str) -> None:
     subprocess.run(["scancel", f"--name={name}"], capture_output=True, check=False)
 
 
-def _chain_report(submission: Submission, profile: Profile) -> Submission:
+def _chain_report(submission: Submission, profile: Profile, entry: str) -> Submission:
     """One more job, for the report; without it the shards still run, so it may not fail."""
     small = dataclasses.replace(profile, gpus=0, cpus=1, nodes=1, tasks_per_node=1)
-    job, name = ReportJob(str(submission.folder)), f"{submission.name}-report"
+    job, name = ReportJob(str(submission.folder), entry), f"{submission.name}-report"
     try:
         number = send(submission, small, [job], name, dependency=f"afterany:{submission.job}")
     except UsageError as error:

@@ -32,7 +32,7 @@ from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from slurm.job import write_state
 from slurm.profile import Profile, load_profile
-from slurm.submission import ROOT, Payload, Submission, load_submission, new_folder, take_snapshot
+from slurm.submission import ROOT, Submission, load_submission, new_folder, take_snapshot
 from slurm.submit import cancel_by_name, send
 from slurm.watch import ask_slurm, last_line
 
@@ -51,13 +51,13 @@ class TrainJob:
         environment = distributed_environment()
         first = environment["RANK"] == "0"
         os.environ.update(environment)
-        os.chdir(submission.payload.arguments["folder"])
-        sys.argv = [MODULE, *submission.payload.arguments["words"]]
+        os.chdir(submission.request["folder"])
+        sys.argv = [MODULE, *submission.request["words"]]
         if first:
             write_state(submission, 0, state="starting")
             write_state(submission, 0, state="running")
         try:
-            runpy.run_module(submission.payload.entry, run_name="__main__", alter_sys=True)
+            runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             if ended.code not in (0, None):
                 if first:
@@ -113,9 +113,7 @@ def address_of(node: str) -> str:
         return facts.get("NodeAddr", node)
 
 
-def submit_training(
-    words: list[str], profile: Profile, runs: Path, module: str = MODULE
-) -> Submission:
+def submit_training(words: list[str], profile: Profile, runs: Path) -> Submission:
     """Submit one command of maskgit.training; returns at once.
 
     words: the command and its flags. runs: the submission gets a folder below it.
@@ -130,7 +128,7 @@ def submit_training(
         folder=folder,
         name=f"{words[0]}-{folder.name}",
         run=Path(os.path.abspath(runs)),
-        payload=Payload(module, {"words": words, "folder": os.getcwd()}),
+        request={"words": words, "folder": os.getcwd()},
         profile={**dataclasses.asdict(profile), "setup": list(profile.setup)},
         shards=((),),
         fingerprint="",

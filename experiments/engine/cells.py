@@ -1,36 +1,33 @@
-"""Cells: one row of a grid each. A `Cell` is what an experiment asks for; a `Task` is what runs."""
+"""Cells: one row of a grid each. A `Task` is a cell ready to run, an `Outcome` what came of it."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol
 
 BACKENDS = ("torch", "jax")
 PRECISIONS = ("float32", "bfloat16")
-SAMPLERS = ("maskgit", "autoregressive")
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s:;,'\"()/]+/)+")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One setting of the sampler and what measures it: all that the numbers depend on, apart from
-    weights, data and code.
+class Sampling:
+    """The settings of a sampler: all that a cell's tokens depend on, apart from weights and code.
 
-    features: name of the feature network; empty stands for the preset's.
-    sampler: "autoregressive" draws one token after the other; schedule and choice_temperature then
-        mean nothing, and steps is the number of tokens (see `grid.autoregressive_cells`).
+    sampler: a name of `experiments.sampler.samplers.SAMPLERS`. What a sampler has no use for stands
+        at a fixed value, so that one request is one key (see `samplers.sampling`).
     precision: of the transformer while it samples; logits are float32 before a token is drawn.
     mode: how its forwards run, see `maskgit.sampling.compiled`.
     """
 
-    experiment: str
-    preset: str
+    sampler: str
     schedule: str
     steps: int
     seed: int
     num_samples: int
-    choice_temperature: float = 4.5
+    choice_temperature: float
     sampling_temperature: float = 1.0
-    features: str = ""
     backend: str = "torch"
-    sampler: str = "maskgit"
     precision: str = "float32"
     mode: str = "eager"
 
@@ -39,15 +36,18 @@ class Cell:
         object.__setattr__(self, "choice_temperature", float(self.choice_temperature))
         object.__setattr__(self, "sampling_temperature", float(self.sampling_temperature))
 
+    @classmethod
+    def of(cls, cell: Mapping[str, Any]) -> "Sampling":
+        """The settings among those of a cell."""
+        return cls(**{item.name: cell[item.name] for item in fields(cls) if item.name in cell})
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for result.json and for the key."""
+        """Plain data for a cell."""
         return asdict(self)
 
 
-# What a cell has of these unless it is asked for something else.
-USUAL: dict[str, str] = {
-    name: getattr(Cell, name) for name in ("backend", "sampler", "precision", "mode")
-}
+# Settings that a message about a cell leaves out where they have these values.
+UNSAID = {"sampler": "maskgit", "backend": "torch", "precision": "float32", "mode": "eager"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ class Task:
     group: str = ""  # tasks of a group share what is dear to load (the weights of a transformer)
     cost: float = 1.0  # estimated, in any unit
     size: int = 1  # images, for the progress line
-    spec: Any = field(default=None, hash=False)  # whatever the computer needs beside the cell
 
     @property
     def label(self) -> str:
@@ -68,7 +67,7 @@ class Task:
         return " ".join(
             f"{name}={value}"
             for name, value in self.cell.items()
-            if name not in skip and USUAL.get(name) != value
+            if name not in skip and UNSAID.get(name) != value
         )
 
 
@@ -85,3 +84,40 @@ class Outcome:
     protocol: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
+
+
+class Computer(Protocol):
+    """What computes the cells of an experiment. It travels to the workers, so it is picklable."""
+
+    def start(self, worker: int, workers: int) -> None:
+        """Called once per process before the first task: threads, device."""
+
+    def compute(self, task: Task) -> Outcome:
+        """The numbers of one task. An exception is recorded as the failure of this task alone."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What an experiment makes of its options, for the command line and for a SLURM job alike.
+
+    grid: see `grid.grid_json`. usual_workers: processes where no flag says how many.
+        most_workers: at most so many in any case. estimate: for tasks that are not done and a
+        number of workers, lines of --dry-run on how long they take.
+    """
+
+    tasks: Sequence[Task]
+    computer: Computer
+    grid: dict[str, Any]
+    usual_workers: int = 1
+    most_workers: int | None = None
+    estimate: Callable[[Sequence[Task], int], list[str]] | None = None
+
+    def workers(self, wanted: int | None) -> int:
+        """Processes for a wanted number; None: the usual one."""
+        count = self.usual_workers if wanted is None else wanted
+        return count if self.most_workers is None else min(count, self.most_workers)
+
+
+def plain_reason(error: BaseException | str) -> str:
+    """An error on one line, without the folders of absolute paths: results name no machine."""
+    return _FOLDERS.sub(".../", " ".join(str(error).split()))

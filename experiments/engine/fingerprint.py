@@ -16,12 +16,13 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
-# Modules that cannot change a number: error classes only carry messages, what a preset holds is in
-# the key as resolved configuration, and finding a file of weights is not what they contain.
+# Packages and modules that cannot change a number: the engine decides when a cell is computed and
+# where it is kept; what a preset holds, and which file of weights was found, is in the key itself.
 IGNORED = (
-    *("maskgit.common.errors", "maskgit.presets", "experiments.engine.reasons"),
-    *("maskgit.checkpoints.paths", "maskgit.common.records", "eval.weights.files"),
-    *("maskgit.common.files", "maskgit.common.download", "maskgit.common.device"),
+    *(f"maskgit.common.{name}" for name in ("errors", "files", "records", "download", "device")),
+    *("maskgit.common.cli", "maskgit.presets", "maskgit.checkpoints.paths", "eval.weights"),
+    *("experiments.engine", "experiments.sampler.networks", "experiments.sampler.resources"),
+    *("experiments.sampler.samplers", "experiments.sampler.feature_networks"),
 )
 
 
@@ -107,7 +108,8 @@ def closure(
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     while waiting:
         name = waiting.pop()
-        file = None if name in {*IGNORED, *without, *seen} else module_file(name, roots)
+        skipped = name in seen or _below(name, IGNORED) or name in without
+        file = None if skipped else module_file(name, roots)
         if file is None:
             continue
         seen[name] = file
@@ -116,6 +118,10 @@ def closure(
         module = f"{name}.__init__" if file.name == "__init__.py" else name
         waiting.extend(imported_modules(file.read_text(encoding="utf-8"), module, roots))
     return seen
+
+
+def _below(name: str, packages: Collection[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def fingerprint_of(

@@ -1,17 +1,15 @@
 """Grids: the grammar of the list flags, the product of their values, and grid.json."""
 
-import difflib
-import json
 import re
-from collections.abc import Iterable, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.cells import Cell, Task
+from experiments.engine.cells import Task
 from experiments.engine.keys import SCHEMA
-from experiments.engine.store.store import atomic_write
+from maskgit.common.cli import suggestion
 from maskgit.common.errors import UsageError
+from maskgit.common.files import atomic_write, json_bytes
 
 MAX_VALUES = 100_000  # of one range: a slip of the hand should not fill the memory
 _ITEM = re.compile(r"([0-9]+)(?:\.\.([0-9]+)(?::([0-9]+))?)?", re.ASCII)
@@ -52,12 +50,6 @@ def parse_integers(text: str, flag: str, minimum: int = 0, maximum: int | None =
     return sorted(values)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """` (did you mean cosine?)` if a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
 def parse_names(text: str, flag: str, known: Sequence[str]) -> list[str]:
     """Names from `a,b` or `all`, each once, in the order of `known`.
 
@@ -76,83 +68,20 @@ def parse_names(text: str, flag: str, known: Sequence[str]) -> list[str]:
     return [name for name in known if name in chosen]
 
 
-def sampler_cells(
-    experiment: str,
-    preset: str,
-    *,
-    schedules: Sequence[str],
-    steps: Sequence[int],
-    seeds: Sequence[int],
-    num_samples: int,
-    choice_temperature: float = 4.5,
-    sampling_temperature: float = 1.0,
-    features: str = "",
-    backend: str = "torch",
-    precision: str = "float32",
-    mode: str = "eager",
-) -> list[Cell]:
-    """Every combination of schedule, number of steps and seed, in this order.
-
-    features: name of the feature network; empty stands for the preset's.
-    """
-    return [
-        Cell(
-            experiment,
-            preset,
-            schedule,
-            step,
-            seed,
-            num_samples,
-            choice_temperature,
-            sampling_temperature,
-            features,
-            backend,
-            precision=precision,
-            mode=mode,
-        )
-        for schedule, step, seed in product(schedules, steps, seeds)
-    ]
-
-
-def autoregressive_cells(
-    experiment: str,
-    preset: str,
-    *,
-    num_tokens: int,
-    seeds: Sequence[int],
-    num_samples: int,
-    sampling_temperature: float = 1.0,
-    features: str = "",
-) -> list[Cell]:
-    """One cell a seed of the autoregressive baseline, which takes a step for each token.
-
-    What it has no use for stands at fixed values, so that one request is one key.
-    """
-    return [
-        Cell(
-            experiment,
-            preset,
-            "raster",
-            num_tokens,
-            seed,
-            num_samples,
-            0.0,
-            sampling_temperature,
-            features,
-            sampler="autoregressive",
-        )
-        for seed in seeds
-    ]
-
-
 def grid_json(
     experiment: str,
     preset: str,
     tasks: Sequence[Task],
     protocol: dict[str, Any],
     models: dict[str, Any],
+    *,
+    metrics: dict[str, dict[str, Any]] | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
-    """What grid.json says: the request and nothing of the machine, so that it is deterministic."""
+    """What grid.json says: the request and nothing of the machine, so that it is deterministic.
+
+    metrics: name -> label, digits, direction and unit, as reports show it. command: to paste.
+    """
     return {
         "schema": SCHEMA,
         "experiment": experiment,
@@ -160,10 +89,11 @@ def grid_json(
         "cells": [{"key": task.key, "cell": task.cell} for task in tasks],
         "protocol": protocol,
         "models": models,
+        "metrics": metrics or {},
+        "command": command,
     }
 
 
 def write_grid(run: Path, grid: dict[str, Any]) -> None:
     """Write RUN/grid.json; the same request gives the same bytes."""
-    text = json.dumps(grid, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-    atomic_write(run / "grid.json", text.encode("ascii"))
+    atomic_write(run / "grid.json", json_bytes(grid))

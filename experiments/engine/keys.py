@@ -6,9 +6,9 @@ device, batch size and the number of workers never get into the content, so they
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
+MISSING = "missing"  # stands for the sha256 of a file that is not on this machine
 SCHEMA = 1  # of result.json and of keys: raising it makes every old result foreign
 
 
@@ -42,12 +42,6 @@ def _check(value: Any) -> None:
 def digest(value: Any) -> str:
     """sha256 (64 hex digits) of the canonical JSON of a value."""
     return hashlib.sha256(canonical(value).encode("ascii")).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 (64 hex digits) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cell_key(

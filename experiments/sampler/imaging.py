@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+
+from maskgit import checkpoints
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from maskgit.model.tokenizer import Tokenizer
 
 # Images in one forward of the decoder: as many as have this many pixels, from 1 to 64 (on a GPU 16
@@ -16,6 +22,11 @@ if TYPE_CHECKING:
 CHUNK_PIXELS = 2**17
 MOST = 64
 ROUNDING = "clipped to [0, 1], 255 x, to the nearest integer, halves to even"
+
+
+def load(path: Path, device: str) -> Tokenizer:
+    """The tokenizer of a folder or an official file."""
+    return checkpoints.load_tokenizer(path).to(device).eval()
 
 
 def chunk_size(pixels: int, device: str = "cpu") -> int:
@@ -31,8 +42,6 @@ def decode_batches(
     The last chunk is filled up: libraries choose their kernels by the batch's shape, and a pixel
     should not depend on how many images come with it.
     """
-    import torch
-
     device = tokenizer.quantizer.codebook.device
     pixels = grid[0] * grid[1] * tokenizer.config.downsampling**2
     chunk = chunk_size(pixels, device.type)
@@ -40,10 +49,16 @@ def decode_batches(
         part = torch.from_numpy(tokens[start : start + chunk].astype(np.int64))
         fill = part[-1:].expand(chunk - len(part), -1)
         full = torch.cat([part, fill]).view(chunk, *grid).to(device)
-        decoded = tokenizer.decode(full)[: len(part)].clamp(0.0, 1.0).mul(255.0).round_()
-        yield decoded.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+        yield as_bytes(tokenizer.decode(full)[: len(part)])
 
 
-def decode_images(tokenizer: Tokenizer, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Tokens (n, N) -> images uint8 (n, H, W, C), all at once: for few of them."""
-    return np.concatenate(list(decode_batches(tokenizer, tokens, grid)))
+def as_bytes(images: Tensor) -> np.ndarray:
+    """float (n, C, H, W) -> uint8 (n, H, W, C), rounded as ROUNDING says."""
+    scaled = images.clamp(0.0, 1.0).mul(255.0).round_()
+    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+
+
+def as_tensor(images: np.ndarray, device: str | torch.device) -> Tensor:
+    """uint8 (n, H, W, C) -> float32 (n, C, H, W) in [0, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return tensor.permute(0, 3, 1, 2).contiguous().float() / 255.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 # have one shape, so one compilation serves them.
 CHUNK_PIXELS = 2**17
 MOST = 64
+
+
+def load(path: Path, device: str) -> Tokenizer:
+    """The tokenizer of a folder or an official file. device: "cpu" keeps JAX off accelerators."""
+    import jax
+
+    from maskgit.jax import load_tokenizer
+
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    return load_tokenizer(path)
 
 
 def decode_batches(

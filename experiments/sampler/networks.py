@@ -25,19 +25,22 @@ class Network:
     """One network on disk.
 
     Attributes:
+        role: tokenizer, transformer or the kind of another sampler: `maskgit.checkpoints` has a
+            function load_ROLE.
         path: our folder, or an official flax file.
         sha256: of its weights.
         sizes: its configuration, plain data. The number of heads, say, changes every number and
             cannot be seen in the weights of our own files.
         card: the model card; an official file has none, so what is known of it stands there.
-        bytes: what its weights take in memory, as float32.
+        parameters: how many it has.
     """
 
+    role: str
     path: Path
     sha256: str
     sizes: dict[str, Any]
     card: dict[str, Any]
-    bytes: int
+    parameters: int
 
     @property
     def identity(self) -> list[str]:
@@ -45,15 +48,10 @@ class Network:
         return [self.sha256, digest(self.sizes)]
 
 
-def network_name(cell: Mapping[str, Any]) -> str:
-    """The name of the network that samples a cell, as `checkpoints.paths.model_path` takes it."""
-    if cell["sampler"] == "autoregressive":
-        return "autoregressive"
-    return f"transformer-{cell['schedule']}"
-
-
 def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) -> dict[str, Network]:
     """Find, load and check networks, so that a damaged one is known before any work.
+
+    names: "tokenizer", and what `samplers.Sampler.network` returns.
 
     A file that serves several schedules is hashed and loaded once, and let go again.
 
@@ -71,8 +69,8 @@ def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) ->
 def _look_at(preset: Preset, role: str, path: Path) -> Network:
     from maskgit.checkpoints import read_card
 
-    # A folder knows its codes, an official file does not.
-    codes = preset.num_codes if path.is_file() else None
+    # A folder knows its codes, an official file of a transformer does not.
+    codes = preset.num_codes if path.is_file() and role == "transformer" else None
     config, count, sha256 = _read(role, path, codes, _state(path))
     if role == "tokenizer":
         pairs = [
@@ -91,11 +89,12 @@ def _look_at(preset: Preset, role: str, path: Path) -> Network:
             raise UsageError(f"{path}: {got} {what}, --preset {preset.name} has {expected}")
     sizes = asdict(config)
     return Network(
+        role=role,
         path=path,
         sha256=sha256,
         sizes=sizes,
         card=read_card(path) if path.is_dir() else _official_card(preset, role, path, sizes),
-        bytes=4 * count,
+        parameters=count,
     )
 
 
@@ -108,20 +107,15 @@ def _read(role: str, path: Path, codes: int | None, state: object) -> tuple[Any,
     """
     from maskgit import checkpoints
 
-    model: Any
-    if role == "tokenizer":
-        model = checkpoints.load_tokenizer(path)
-    elif role == "autoregressive":
-        model = checkpoints.load_autoregressive(path)
-    else:
-        model = checkpoints.load_transformer(path, num_codes=codes)
+    load = getattr(checkpoints, f"load_{role}")
+    model = load(path) if codes is None else load(path, num_codes=codes)
     config, count = model.config, sum(parameter.numel() for parameter in model.parameters())
     del model
-    give_back()
+    trim_memory()
     return config, count, checkpoints.weights_sha256(path)
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """Hand freed memory back to the system, where the C library can: glibc keeps what it got."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -159,18 +153,3 @@ def shared_words(networks: Mapping[str, Network]) -> str:
             whom = "every schedule" if every else ", ".join(schedules)
             parts.append(f"one transformer, {how}, decoded with {whom}")
     return "; ".join(parts)
-
-
-def check_jax() -> None:
-    """Whether the JAX backend can be imported.
-
-    Raises:
-        UsageError: the extra is not installed.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("jax") is None:
-        raise UsageError(
-            "--backend jax: needs the extra `jax`: pip install 'maskgit-bench[jax]', "
-            "or take --backend torch"
-        )

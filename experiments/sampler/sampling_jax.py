@@ -5,35 +5,48 @@ The noise is the same bits; logits differ in their last digits, so a token diffe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.sampler.labels import labels_of
+from experiments.engine.cells import Sampling
+from experiments.sampler.samples import labels_of
 
 if TYPE_CHECKING:
     from maskgit.jax import Transformer
 
 
+def load(path: Path, num_codes: int, device: str, settings: Sampling) -> Transformer:
+    """The transformer of a folder or an official file. device: "cpu" keeps JAX off accelerators."""
+    import jax
+
+    from maskgit.jax import load_transformer
+
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    return load_transformer(path, num_codes=num_codes)
+
+
 def sample_tokens(
     transformer: Transformer,
-    cell: dict[str, Any],
+    settings: Sampling,
     batch_size: int | None = None,
     ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Tokens of a cell's samples, uint16 (n, N); arguments as for `sampling.sample_tokens`."""
     from maskgit.jax import generate
 
-    ids = np.arange(cell["num_samples"]) if ids is None else ids
+    ids = np.arange(settings.num_samples) if ids is None else ids
     tokens = generate(
         transformer,
-        labels_of(cell["num_samples"], transformer.config.num_classes)[ids],
+        labels_of(settings.num_samples, transformer.config.num_classes)[ids],
         sample_ids=ids,
-        steps=cell["steps"],
-        schedule=cell["schedule"],
-        choice_temperature=cell["choice_temperature"],
-        sampling_temperature=cell["sampling_temperature"],
-        seed=cell["seed"],
+        steps=settings.steps,
+        schedule=settings.schedule,
+        choice_temperature=settings.choice_temperature,
+        sampling_temperature=settings.sampling_temperature,
+        seed=settings.seed,
         batch_size=batch_size,
     )
     return np.asarray(tokens).astype(np.uint16)

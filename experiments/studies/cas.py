@@ -2,103 +2,116 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from experiments.engine.cells import Outcome
-from experiments.studies.draws import tokens_of
+from eval.cas.recipe import get_recipe
+from eval.cas.score import classification_accuracy, proportional_counts
+from eval.metrics.metric import Metric
+from experiments.engine.cells import Outcome, Sampling, Task
+from experiments.engine.grid import parse_integers
+from experiments.engine.keys import digest
+from experiments.sampler.resources import Resources
+from experiments.sampler.worker import Worker
+from experiments.studies.real_images import VALIDATION, RealImages, real_images, validation_images
+from experiments.studies.tables import CasOptions, compared_samplers, sample_count
 from maskgit.common.errors import UsageError
 
-if TYPE_CHECKING:
-    from experiments.studies.base import Context, Study
-    from experiments.studies.real_images import RealImages
-
-METRICS = {"cas_top1": "cas-top1.v1", "cas_top5": "cas-top5.v1"}
+_HELD_OUT = frozenset({"held_out"})
+METRICS = tuple(
+    Metric(
+        f"cas_top{k}",
+        1,
+        f"CAS top-{k}",
+        3,
+        "higher",
+        needs=_HELD_OUT,
+        id_form=f"cas-top{k}.v{{version}}",
+    )
+    for k in (1, 5)
+)
 REAL = "real"  # in place of a sampler
 COST = 40  # of training on one image once, in forwards of a small transformer
+QUICK_EPOCHS, QUICK_VALIDATION = 4, 1000
+QUICK_SHARE = 10  # a quick run trains on a tenth of the preset's images
 
 
-def cas_settings(
-    study: Study,
+def cas_tasks(
+    resources: Resources,
+    options: CasOptions,
     real: RealImages,
     *,
-    samples: int,
-    epochs: int,
-    rand: bool,
-    validation: int,
-) -> dict[str, Any]:
-    """What every CAS cell of a study says beside its sampler; empty where there is to be none.
+    no_baseline: str,
+    randaugment: bool,
+) -> tuple[list[Task], dict[str, Any], str]:
+    """(the CAS cells, what the report says of them, why there are none).
 
-    samples: images in all, divided over the classes like the real ones. epochs: 0 takes the
-    recipe's. rand: RandAugment. validation: held-out images that are tested on.
+    no_baseline: see `tables.compared_samplers`. randaugment: whether images are augmented so.
 
     Raises:
-        UsageError: too few samples, or a negative number.
+        UsageError: too few images.
     """
-    from eval.cas.recipe import get_recipe
-    from eval.cas.score import proportional_counts
-
-    if samples < 0 or epochs < 0:
-        raise UsageError(f"--cas-samples {samples} --cas-epochs {epochs}: must be 0 or more")
-    if validation < 1:
-        raise UsageError(f"--cas-validation {validation}: must be at least 1")
-    if samples == 0 or real.why or not study.preset.conditional:
-        return {}
-    classes = study.preset.num_classes
-    have = np.bincount(np.asarray(real.labels), minlength=classes)
-    samples = min(samples, int(have.sum()))
-    counts = proportional_counts(have, samples)
-    batch = get_recipe("auto", study.preset.image_size).batch_size
+    preset = resources.preset
+    wanted = options.cas_samples
+    if wanted is None:
+        wanted = preset.cas_samples // (QUICK_SHARE if options.quick else 1)
+    if not preset.conditional:
+        return [], {}, "the preset has no classes"
+    if real.why or wanted == 0:
+        return [], {}, real.why or "not asked for: give --cas-samples"
+    counts = _counts(preset.num_classes, real, wanted)
+    samples = int(counts.sum())
+    batch = get_recipe("auto", preset.image_size).batch_size
     if counts.min() < 1 or samples < batch:
         raise UsageError(
-            f"--cas-samples {samples}: expected 0, or at least a batch of {batch} and one of each "
-            f"of the {classes} classes"
+            f"--cas-samples {wanted}: expected 0, or at least a batch of {batch} and one of each "
+            f"of the {preset.num_classes} classes"
         )
-    return {
+    validation = options.cas_validation or (QUICK_VALIDATION if options.quick else VALIDATION)
+    values = counts.tolist()
+    settings = {
+        "part": "cas",
         "cas_samples": samples,
-        "counts": digest_or_list(counts),
-        "epochs": epochs,
-        "randaugment": rand,
+        # Of more than ten classes their hash: a cell should stay readable.
+        "counts": values if len(values) <= 10 else digest(values)[:16],
+        "epochs": options.cas_epochs or (QUICK_EPOCHS if options.quick else 0),
+        "randaugment": randaugment,
         "validation": validation,
         "real_images": real.sha256[:16],
     }
+    tasks = []
+    count = sample_count(preset, options)
+    for seed in parse_integers(options.cas_seeds, "--cas-seeds", 0, 2**32 - 1):
+        compared = compared_samplers(preset, options, no_baseline, seed, count)
+        rows = [row.as_dict() for row in compared]
+        for row in [*rows, {"sampler": REAL, "steps": 0, "seed": seed}]:
+            cost = samples * (row["steps"] + COST)
+            tasks.append(resources.task({**settings, **row}, cost=cost, size=samples))
+    words = {"cas_samples": samples, "cas_real": real.words, "cas_validation": validation}
+    return tasks, words, ""
 
 
-def digest_or_list(counts: np.ndarray) -> list[int] | str:
-    """Counts of up to ten classes as they are, of more their hash: a cell should stay readable."""
-    from experiments.engine.keys import digest
-
-    values = [int(count) for count in counts]
-    return values if len(values) <= 10 else digest(values)[:16]
+def _counts(classes: int, real: RealImages, samples: int) -> np.ndarray:
+    """How many images of each class, int64 (classes,): in the shares of the real ones."""
+    have = np.bincount(np.asarray(real.labels), minlength=classes)
+    return proportional_counts(have, min(samples, int(have.sum())))
 
 
-def why_no_cas(study: Study, real: RealImages, samples: int) -> str:
-    """Why there are no CAS cells; empty if there are."""
-    if not study.preset.conditional:
-        return "the preset has no classes"
-    return real.why or ("not asked for: give --cas-samples" if samples == 0 else "")
-
-
-def compute_cas(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute_cas(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """Train on samples (or real images) and validate on held-out ones.
 
-    cell: has sampler ("real" for real images), the settings of `cas_settings` and seed, and for
-    samplers those of `draws.sampling`.
+    cell: has sampler ("real" for real images) and the settings of `cas_tasks`, and for samplers
+    those of `Sampling`.
     """
-    from eval.cas.recipe import get_recipe
-    from eval.cas.score import classification_accuracy, proportional_counts
-    from experiments.studies.real_images import real_images, validation_images
-
-    preset, data = context.preset, context.study.data
+    preset, data = worker.preset, worker.resources.data
     real = real_images(preset, data)
-    have = np.bincount(np.asarray(real.labels), minlength=preset.num_classes)
-    counts = proportional_counts(have, cell["cas_samples"])
+    counts = _counts(preset.num_classes, real, cell["cas_samples"])
     if cell["sampler"] == REAL:
         ids = real.first_of_classes(counts)
         images, labels = real.images(ids), np.asarray(real.labels)[ids].astype(np.int64)
     else:
-        images, labels = generated(context, cell, counts)
+        images, labels = generated(worker, Sampling.of(cell), counts)
     held_out = validation_images(preset, data, cell["validation"])
     recipe = get_recipe(
         "auto",
@@ -113,35 +126,34 @@ def compute_cas(context: Context, cell: dict[str, Any]) -> Outcome:
         held_out["labels"],
         recipe=recipe,
         seeds=(cell["seed"],),
-        out=context.computer.run / "cas",
-        device=context.device,
+        out=worker.run / "cas",
+        device=worker.device,
     )
     metrics, missing = {}, {}
-    for name in METRICS:
-        value = result["samples"][name.removeprefix("cas_")]
+    for metric in METRICS:
+        value = result["samples"][metric.name.removeprefix("cas_")]
         if value is None:
-            missing[name] = "fewer than six classes"
+            missing[metric.name] = "fewer than six classes"
         else:
-            metrics[name] = {"id": METRICS[name], "value": value}
+            metrics[metric.name] = {"id": metric.id(), "value": value}
     protocol = {
         "cas": result["id"],
         "cas_protocol": result["protocol"],
         "counts": result["counts"]["samples"][:10],
-        "versions": context.versions(),
     }
     return Outcome(metrics, missing, protocol)
 
 
 def generated(
-    context: Context, cell: dict[str, Any], counts: np.ndarray
+    worker: Worker, settings: Sampling, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first counts[c] samples of each class: (uint8 (n, H, W, C), classes int64 (n,)).
 
     Sample i is of class i mod the number of classes, so max(counts) rounds are drawn.
     """
     classes = len(counts)
-    tokens = tokens_of(context, cell, classes * int(counts.max()))
+    tokens = worker.tokens(settings, classes * int(counts.max()))
     labels = np.arange(len(tokens)) % classes
     chosen = np.flatnonzero(np.arange(len(tokens)) // classes < counts[labels])
-    images = np.concatenate(list(context.decode(tokens[chosen])))
+    images = worker.images(tokens[chosen], settings.backend)
     return images, labels[chosen].astype(np.int64)

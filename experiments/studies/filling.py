@@ -8,12 +8,17 @@ the input it was given, on both sides of the edge; here the blur reaches outward
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from experiments.sampler.imaging import as_bytes, as_tensor, chunk_size
+from experiments.sampler.worker import Worker
+from maskgit.common.errors import UsageError
+from maskgit.sampling.autoregressive import generate_autoregressive
 from maskgit.sampling.editing import (
     blend_weights,
     center_mask,
@@ -26,8 +31,6 @@ from maskgit.sampling.editing import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from experiments.studies.base import Context
 
 
 def _surround(side: int, share: float) -> np.ndarray:
@@ -57,7 +60,6 @@ TASKS: dict[str, Callable[[int], np.ndarray]] = {
 # The baseline draws tokens in raster order, so what it is to fill must come last.
 AUTOREGRESSIVE_TASKS = ("outpaint-bottom",)
 SAMPLERS = ("maskgit", "autoregressive")
-METHODS = (*SAMPLERS, "mean", "biharmonic", "real", "tokenizer")
 PACKAGE = "scikit-image"
 NO_PACKAGE = f"{PACKAGE} is not installed: pip install -e '.[inpainting]'"
 
@@ -68,37 +70,8 @@ def library() -> str:
     return f"{PACKAGE} {version(PACKAGE)}" if there else "missing"
 
 
-def held_out_batches(
-    context: Context, count: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The first `count` held-out images: (uint8 (m, H, W, C), classes int64 (m,), numbers (m,))."""
-    held_out, start = context.study.request.held_out, 0
-    for batch in held_out.batches():
-        ids = np.arange(start, min(start + len(batch), count))
-        if not len(ids):
-            return
-        labels = np.array([held_out.labels[i] for i in ids], np.int64)
-        yield batch[: len(ids)], labels, ids
-        start += len(ids)
-
-
-def held_out_images(
-    context: Context, numbers: list[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Held-out images by number: (uint8 (k, H, W, C), classes int64 (k,), numbers int64 (k,))."""
-    found = {
-        int(i): (image, label)
-        for images, labels, ids in held_out_batches(context, max(numbers) + 1)
-        for image, label, i in zip(images, labels, ids, strict=True)
-        if i in numbers
-    }
-    images = np.stack([found[i][0] for i in numbers])
-    labels = np.array([found[i][1] for i in numbers], np.int64)
-    return images, labels, np.array(numbers, np.int64)
-
-
 def fill(
-    context: Context,
+    worker: Worker,
     cell: dict[str, Any],
     images: np.ndarray,
     labels: np.ndarray,
@@ -116,15 +89,15 @@ def fill(
     if method == "real":
         return images
     if method == "tokenizer":
-        return reconstruct(context, images)
+        return reconstruct(worker, images)
     mask = TASKS[cell["task"]](images.shape[1])
     if method == "mean":
         return mean_fill(images, mask)
     if method == "biharmonic":
         return biharmonic_fill(images, mask)
     parts = [
-        _sampled(context, cell, mask, images[rows], labels[rows], ids[rows])
-        for rows in chunks(context, len(images))
+        _sampled(worker, cell, mask, images[rows], labels[rows], ids[rows])
+        for rows in chunks(worker, len(images))
     ]
     return np.concatenate(parts)
 
@@ -143,50 +116,43 @@ def biharmonic_fill(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Raises:
         UsageError: scikit-image is not installed.
     """
-    from maskgit.common.errors import UsageError
-
     if library() == "missing":
         raise UsageError(NO_PACKAGE)
-    from skimage.restoration import inpaint_biharmonic
-
+    restoration = importlib.import_module("skimage.restoration")
     count, height, width, channels = images.shape
     stacked = np.moveaxis(images, 0, 2).reshape(height, width, count * channels) / 255.0
-    filled = inpaint_biharmonic(stacked, mask, channel_axis=-1)
+    filled = restoration.inpaint_biharmonic(stacked, mask, channel_axis=-1)
     filled = np.moveaxis(filled.reshape(height, width, count, channels), 2, 0)
     rounded = np.rint(np.clip(filled, 0.0, 1.0) * 255.0).astype(np.uint8)
     return np.where(mask[None, :, :, None], rounded, images)
 
 
-def reconstruct(context: Context, images: np.ndarray) -> np.ndarray:
+def reconstruct(worker: Worker, images: np.ndarray) -> np.ndarray:
     """Images through the tokenizer and back, uint8 (n, H, W, C)."""
-    import torch
-
     with torch.inference_mode():
         parts = []
-        for rows in chunks(context, len(images)):
-            seen = as_tensor(images[rows], context.device)
-            parts.append(as_bytes(context.tokenizer.decode(context.tokenizer.encode(seen))))
+        for rows in chunks(worker, len(images)):
+            seen = as_tensor(images[rows], worker.device)
+            parts.append(as_bytes(worker.tokenizer.decode(worker.tokenizer.encode(seen))))
     return np.concatenate(parts)
 
 
 def _sampled(
-    context: Context,
+    worker: Worker,
     cell: dict[str, Any],
     mask: np.ndarray,
     images: np.ndarray,
     labels: np.ndarray,
     ids: np.ndarray,
 ) -> np.ndarray:
-    import torch
-
-    tokenizer, device = context.tokenizer, context.device
+    tokenizer, device = worker.tokenizer, worker.device
     latent = latent_mask(mask, tokenizer.config.downsampling)
     known, classes = as_tensor(images, device), torch.from_numpy(labels).to(device)
     noise = {"seed": cell["seed"], "sample_ids": torch.from_numpy(ids).to(device)}
     with torch.inference_mode():
         if cell["method"] == "maskgit":
             decoded = edit(
-                context.transformer,
+                worker.transformer,
                 tokenizer,
                 known,
                 classes,
@@ -198,14 +164,14 @@ def _sampled(
                 **noise,
             ).decoded
         else:
-            decoded = _continued(context, known, classes, mask, latent, noise)
+            decoded = _continued(worker, known, classes, mask, latent, noise)
         # The blur of the latent mask outwards; inside, nothing of the input (see the top).
         weights = np.maximum(blend_weights(latent, mask.shape), mask.astype(np.float32))
         return as_bytes(composite(known, decoded, weights))
 
 
 def _continued(
-    context: Context,
+    worker: Worker,
     known: Tensor,
     classes: Tensor,
     mask: np.ndarray,
@@ -213,38 +179,16 @@ def _continued(
     noise: dict[str, Any],
 ) -> Tensor:
     """The baseline's images (b, C, H, W): known tokens first, the others drawn after them."""
-    import torch
-
-    from maskgit.sampling.autoregressive import generate_autoregressive
-
-    model = context.autoregressive
-    codes = context.tokenizer.encode(hide(known, mask)).flatten(1)
+    model = worker.autoregressive
+    codes = worker.tokenizer.encode(hide(known, mask)).flatten(1)
     unknown = torch.from_numpy(latent.reshape(-1)).to(codes.device)
     grid = codes.masked_fill(unknown, model.config.mask_id)
     tokens = generate_autoregressive(model, classes, tokens=grid, **noise)
-    return context.tokenizer.decode(tokens.view(-1, *latent.shape)).clamp(0.0, 1.0)
+    return worker.tokenizer.decode(tokens.view(-1, *latent.shape)).clamp(0.0, 1.0)
 
 
-def chunks(context: Context, count: int) -> list[slice]:
+def chunks(worker: Worker, count: int) -> list[slice]:
     """Images in one forward of the tokenizer: a fixed number, so that no flag changes a pixel."""
-    from experiments.sampler.imaging import chunk_size
-
-    size = context.preset.image_size
-    step = chunk_size(size * size, context.device.partition(":")[0])
+    size = worker.preset.image_size
+    step = chunk_size(size * size, worker.device.partition(":")[0])
     return [slice(start, start + step) for start in range(0, count, step)]
-
-
-def as_tensor(images: np.ndarray, device: str) -> Tensor:
-    """uint8 (n, H, W, C) -> float32 (n, C, H, W) in [0, 1]."""
-    import torch
-
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    return tensor.permute(0, 3, 1, 2).contiguous().float() / 255.0
-
-
-def as_bytes(images: Tensor) -> np.ndarray:
-    """float (n, C, H, W) -> uint8 (n, H, W, C), rounded as experiments.sampler.imaging says."""
-    import torch
-
-    scaled = images.clamp(0.0, 1.0).mul(255.0).round_()
-    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()

@@ -22,6 +22,7 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SHIPPED_FOLDER = Path(__file__).parents[1] / "zoo" / "fashion-mnist"
 PREFIX = {"train": "train", "test": "t10k"}
 PADDING = 2  # pixels a side
+_NAMES = {"train": "train", "val": "test"}  # split of the registry -> Fashion-MNIST's own
 
 
 def _files_in(folder: Path, split: str) -> tuple[Path, Path] | None:
@@ -110,8 +111,17 @@ def open_split(
     preset: Preset, data: Path | None, split: str, *, size: int, seed: int = 0
 ) -> ArrayImages:
     """See maskgit.data.registry.open_split; "val" is the test split. There is one size only."""
-    name = {"train": "train", "val": "test"}[split]
+    name = _NAMES[split]
     return ArrayImages(*load_split(name, data), files=find_files(name, data))
+
+
+def is_here(data: Path | None, split: str) -> bool:
+    """See maskgit.data.registry.DataSet."""
+    try:
+        find_files(_NAMES[split], data, download=False)
+    except UsageError:
+        return False
+    return True
 
 
 def about(images: int, crops: int | None = None) -> str:

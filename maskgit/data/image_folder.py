@@ -185,6 +185,11 @@ def open_split(
     )
 
 
+def is_here(data: Path | None, split: str) -> bool:
+    """See maskgit.data.registry.DataSet."""
+    return data is not None and (Path(data).expanduser() / split).is_dir()
+
+
 def about(images: int, crops: int | None = None) -> str:
     """What a model card says of the data: of images, or of tokens with so many crops of each."""
     if crops is None:

@@ -23,6 +23,7 @@ class DataSet:
         open_split: called as (preset, data, split, size=, seed=) with the folder of --data or None
             and a split of SPLITS.
         about: called as (images, crops or None); returns what a model card says of the data.
+        is_here: called as (data, split); whether the split is on this machine, without a download.
         padding: black pixels that each side of an image gets before the tokenizer sees it.
         one_file: whether the tokens of a split are kept in one file, not in shards.
         ships: the splits that come with the package; --data names the folder of the others.
@@ -30,6 +31,7 @@ class DataSet:
 
     open_split: Callable[..., ImageSource]
     about: Callable[[int, int | None], str]
+    is_here: Callable[[Path | None, str], bool]
     padding: int = 0
     one_file: bool = False
     ships: tuple[str, ...] = ()
@@ -39,11 +41,12 @@ DATA_SETS = {
     "fashion-mnist": DataSet(
         fashion_mnist.open_split,
         fashion_mnist.about,
+        fashion_mnist.is_here,
         padding=fashion_mnist.PADDING,
         one_file=True,
         ships=("val",),
     ),
-    "imagefolder": DataSet(image_folder.open_split, image_folder.about),
+    "imagefolder": DataSet(image_folder.open_split, image_folder.about, image_folder.is_here),
 }
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from experiments import ablate_schedule
+from experiments.studies.ablate_schedule.experiment import Options
+from tests.experiments.grids import keys_of
 
 SCRIPT = Path(ablate_schedule.__file__)
 GRID = ("--T", "2,4", "--schedules", "cosine,linear", "--num-samples", "21")
@@ -67,7 +69,7 @@ def test_a_grid_from_flags_to_report_and_the_same_command_again(run, tmp_path, m
         assert not (cell / "lease").exists()
 
     before, page = results(folder), report(folder)
-    for stage in ("sampling.sample_tokens", "imaging.decode_batches", "measuring.measure"):
+    for stage in ("sampling.sample_tokens", "imaging.decode_batches", "worker.measure"):
         monkeypatch.setattr(f"experiments.sampler.{stage}", never)
     code, out, err = run(*GRID)
     assert code == 0, err
@@ -131,13 +133,10 @@ def test_too_few_samples_for_a_metric_are_said_and_not_an_error(run, tmp_path):
 
 
 def test_keys_follow_the_networks_that_a_stage_needs(weights, tmp_path):
-    from experiments.engine.cells import Cell
-    from experiments.sampler.request import make_task, resolve
     from maskgit.checkpoints import load_tokenizer, save_model
 
     def task(folder):
-        cell = Cell("ablate_schedule", "embedded", "cosine", 4, 0, 10)
-        return make_task(resolve([cell], ["fid", "nll"], weights=folder), cell)
+        return keys_of(Options(weights=folder, T="4", schedules="cosine", metrics="fid,nll"))
 
     before = task(weights)
     moved = tmp_path / "moved"
@@ -148,16 +147,16 @@ def test_keys_follow_the_networks_that_a_stage_needs(weights, tmp_path):
     tokenizer.quantizer.codebook.data[0, 0] += 1
     save_model(moved / "tokenizer", tokenizer)
     other = task(moved)
-    assert other.spec.tokens == before.spec.tokens  # sampling needs no tokenizer
-    assert other.spec.features != before.spec.features
-    assert other.spec.likelihood != before.spec.likelihood
+    assert other.tokens == before.tokens  # sampling needs no tokenizer
+    assert other.features != before.features
+    assert other.likelihood != before.likelihood
     assert other.key != before.key
 
     config = moved / "transformer-cosine" / "config.json"
     sizes = json.loads(config.read_text())
     sizes["config"]["heads"] = 4  # the same weights, another network
     config.write_text(json.dumps(sizes))
-    assert task(moved).spec.tokens != before.spec.tokens
+    assert task(moved).tokens != before.tokens
 
 
 def test_a_dry_run_counts_measures_and_writes_nothing(run, tmp_path):
@@ -183,7 +182,7 @@ def test_a_failed_cell_is_one_line_exit_1_and_in_the_report(run, tmp_path, monke
     real = sampling.sample_tokens
 
     def moody(transformer, cell, batch_size):
-        if (cell["schedule"], cell["steps"]) == ("linear", 4):
+        if (cell.schedule, cell.steps) == ("linear", 4):
             raise RuntimeError("not\ntoday")
         return real(transformer, cell, batch_size)
 
@@ -198,7 +197,7 @@ def test_a_failed_cell_is_one_line_exit_1_and_in_the_report(run, tmp_path, monke
     assert "run the same command again" in err.splitlines()[-1]
     assert "not today" in Path(out.strip()).read_text()
     monkeypatch.undo()
-    monkeypatch.setattr("experiments.sampler.held_out_images.IMAGES", 20)
+    monkeypatch.setattr("experiments.sampler.held_out.IMAGES", 20)
     code, _, err = run(*GRID)
     assert code == 0
     assert "1 done, 3 cached" in err.splitlines()[-1]

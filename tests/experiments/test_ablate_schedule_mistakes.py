@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import ablate_schedule
+from experiments.studies.ablate_schedule.experiment import Options
 
 SCRIPT = Path(ablate_schedule.__file__)
 GRID = ("--T", "2,4", "--schedules", "cosine,linear", "--num-samples", "21")
@@ -154,10 +155,10 @@ def test_the_default_folders_lie_at_the_root_of_the_repository(tmp_path, monkeyp
     (tmp_path / "pyproject.toml").write_text("")
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
-    options = ablate_schedule.Options()
+    options = Options()
     assert options.folders("ablate_schedule") == (
         tmp_path / "runs" / "ablate_schedule",
         tmp_path / "reports" / "out" / "ablate_schedule",
     )
-    given = ablate_schedule.Options(out=Path("x"))
+    given = Options(out=Path("x"))
     assert given.folders("ablate_schedule")[1] == tmp_path / "a" / "b" / "x" / "report"

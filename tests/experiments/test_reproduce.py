@@ -1,15 +1,15 @@
 """reproduce.py: goes on after a failure, says what did not run, and shares its folders."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from experiments import reproduce
-from experiments.studies import reproducing
-from experiments.studies.reproducing import EXPERIMENTS, arguments
+from experiments.engine import command
+from experiments.studies import reproduce
+from experiments.studies.registry import EXPERIMENTS
+from experiments.studies.reproduce import arguments
 from maskgit.common.errors import UsageError
 
 
@@ -20,6 +20,9 @@ class Fake:
     stages: Path | None = None
     seeds: str = ""
     quick: bool = False
+
+
+Options = Fake  # this module stands in for every experiment's
 
 
 def write_report(options):
@@ -36,18 +39,14 @@ def fakes(monkeypatch):
     def fail(options):
         raise RuntimeError("no luck")
 
-    def module(name):
-        what = name.rpartition(".")[2]
-        if what == "panorama":
-            raise ModuleNotFoundError("gone", name=name)
+    def run(name, options):
+        seen[name] = options
+        return {"editing": fail, "runtime": lambda options: 1}.get(name, write_report)(options)
 
-        def run(options):
-            seen[what] = options
-            return {"editing": fail, "runtime": lambda options: 1}.get(what, write_report)(options)
-
-        return SimpleNamespace(Options=Fake, run=run)
-
-    monkeypatch.setattr(reproducing.importlib, "import_module", module)
+    for name, experiment in EXPERIMENTS.items():
+        module = "experiments.gone" if name == "panorama" else __name__
+        monkeypatch.setitem(EXPERIMENTS, name, replace(experiment, module=module))
+    monkeypatch.setattr(command, "run", run)
     return seen
 
 
@@ -62,7 +61,7 @@ def test_it_goes_on_after_failures_and_the_index_says_why(fakes, tmp_path, capsy
     assert "RuntimeError: no luck" in index
     assert "left out with --only" in index
     assert "ended with exit code 1" in index
-    assert "no module experiments.panorama" in index
+    assert "no module experiments.gone" in index
     assert "Table 2" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     rows = json.loads((tmp_path / "not_run" / "summary.json").read_text(encoding="utf-8"))["rows"]
     assert len(rows) == len(EXPERIMENTS) - 2
@@ -101,17 +100,13 @@ def test_impossible_numbers_are_refused_before_the_first_experiment(fakes, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_every_script_takes_its_arguments(tmp_path):
-    import importlib
-    from dataclasses import fields
-
+def test_every_experiment_takes_its_arguments(tmp_path):
     for quick in (False, True):
         for name, experiment in EXPERIMENTS.items():
-            module = importlib.import_module(f"experiments.{name}")
-            known = [item.name for item in fields(module.Options)]
+            known = [item.name for item in fields(experiment.options)]
             values = arguments(reproduce.Options(quick=quick), name, tmp_path, known)
             assert set(experiment.quick if quick else experiment.full) <= set(values)
-            module.Options(**values).check()
+            experiment.options(**values).check()
 
 
 def test_the_budgets_leave_room_below_a_quarter_of_an_hour():

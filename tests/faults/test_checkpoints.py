@@ -163,11 +163,10 @@ def test_a_loaded_model_does_not_change_with_its_file(copies, kind):
 @issue16("weights replaced while a grid runs are published under the old weights' hash")
 @pytest.mark.parametrize("kind", ["tokenizer", "transformer"])
 def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(tmp_path, monkeypatch, kind):
-    from experiments.engine.grid import sampler_cells
-    from experiments.sampler.compute import SamplerComputer
-    from experiments.sampler.request import make_task, resolve
+    from experiments.engine.cells import Sampling
+    from experiments.studies.ablate_schedule.experiment import Options, build
 
-    monkeypatch.setattr("experiments.sampler.held_out_images.IMAGES", 20)
+    monkeypatch.setattr("experiments.sampler.held_out.IMAGES", 20)
     tokenizer = TokenizerConfig(
         channels=1, filters=4, multipliers=(1, 1, 1), blocks=1, num_codes=512, code_dim=4,
         norm_groups=2,
@@ -177,20 +176,20 @@ def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(tmp_path, mon
         torch.manual_seed(seed)
         save_model(tmp_path / folder / "tokenizer", Tokenizer(tokenizer))
         save_model(tmp_path / folder / "transformer-cosine", Transformer(sizes))
-    cells = sampler_cells(
-        "ablate_schedule", "embedded", schedules=["cosine"], steps=[2], seeds=[0], num_samples=4,
-        features="fashion-resnet",
+    built = build(
+        Options(
+            T="2", schedules="cosine", num_samples=4, metrics="fid", weights=tmp_path / "old",
+            out=tmp_path / "run", device="cpu",
+        )
     )  # fmt: skip
-    request = resolve(cells, ["fid"], weights=tmp_path / "old")
-    task = make_task(request, cells[0])
+    (task,) = built.tasks
     name = "tokenizer" if kind == "tokenizer" else "transformer-cosine"
     shutil.rmtree(tmp_path / "old" / name)
     shutil.copytree(tmp_path / "new" / name, tmp_path / "old" / name)
-    computer = SamplerComputer(request, tmp_path / "run", device="cpu")
-    computer.start(0, 1)
-    load = computer.tokenizer if kind == "tokenizer" else lambda: computer.sampler(task.cell)
+    worker = built.computer
+    worker.start(0, 1)
     with pytest.raises((UsageError, RuntimeError)):
-        load()
+        _ = worker.tokenizer if kind == "tokenizer" else worker.sampler(Sampling.of(task.cell))
 
 
 OTHER_KEYS = issue16("resume of a checkpoint with other keys ends in a traceback")

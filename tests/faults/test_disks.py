@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from experiments.engine import check
+from experiments.engine import check, command
+from experiments.engine.cells import Build
 from experiments.engine.grid import grid_json
-from experiments.engine.options import SweepOptions
+from experiments.engine.options import RunOptions
 from experiments.engine.store.lease import Leases
-from experiments.engine.sweep import run_tasks
 from maskgit.common.cli import exit_code
 from reports import build
 from tests.experiments.engine.engine_doubles import Trivial, task, tasks
@@ -35,17 +35,11 @@ def ends_in_a_line(command, capsys, codes=(1, 2)):
     assert said.err.count("\n") == 1 or (said.out and not said.err), said.err
 
 
-class Requested(Trivial):
-    """The trivial computer, as `run_tasks` asks for it."""
-
-    request = None
-
-
 def sweep(folder):
     grid = tasks(3)
-    options = SweepOptions(out=folder / "run", workers=0)
+    options = RunOptions(out=folder / "run", workers=0)
     described = grid_json("trivial", "none", grid, {}, {})
-    return run_tasks("trivial", options, grid, Requested(folder / "log"), described)
+    return command.run_build("trivial", options, Build(grid, Trivial(folder / "log"), described))
 
 
 FULL = issue16("7, a full disk or a quota ends in a traceback")
@@ -106,14 +100,12 @@ def test_a_run_below_a_private_folder(tmp_path, capsys, command):
 
 @issue16("10, a read-only run with --only-report")
 def test_a_report_of_a_run_that_may_only_be_read(tmp_path, capsys):
-    from experiments.engine.sweep import only_report
-
     run = write_run(tmp_path / "run", ["cosine"], [4, 8], [0], samples=False)
     run.chmod(0o500)
     try:
         with owner_rights():
-            options = SweepOptions(out=run)
-            ends_in_a_line(lambda: only_report("ablate_schedule", options), capsys)
+            options = RunOptions(out=run, only_report=True)
+            ends_in_a_line(lambda: command.run("ablate_schedule", options), capsys)
     finally:
         run.chmod(0o700)
 

@@ -318,7 +318,7 @@ def test_a_forged_protocol_is_a_finding(run, value):
 
 @issue16("15, report.lease with garbage is waited for without a word")
 def test_who_waits_for_the_report_says_so(run, capsys):
-    from experiments.engine.sweep import build_report
+    from experiments.engine.report import build_report
 
     (run / "report.lease").write_text("garbage")
     what = fault(lambda: build_report(run, run / "report"), seconds=2)

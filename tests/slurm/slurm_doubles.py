@@ -1,23 +1,33 @@
-"""Cells that cost next to nothing, as a payload for jobs: see
-tests/experiments/engine/engine_doubles.py."""
+"""Cells that cost next to nothing (tests/experiments/engine/engine_doubles.py), as jobs.
+
+This module takes the place of `experiments.engine.job`, see `slurm.job.ENTRY`.
+"""
 
 import json
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from experiments.engine import job
+from experiments.engine.cells import Build
 from experiments.engine.check import check
 from experiments.engine.grid import grid_json, write_grid
 from experiments.engine.run.runner import Runner
 from experiments.engine.run.signals import Stopper
-from experiments.engine.store.store import Store, atomic_write
+from experiments.engine.store.store import Store
+from maskgit.common.files import atomic_write
+from slurm import resubmit as slurm_resubmit
+from slurm import submit as slurm_submit
 from slurm.shards import Work
-from slurm.submission import Payload
 from slurm.watch import collect
 from tests.experiments.engine.engine_doubles import Trivial, task
 from tests.paths import ROOT
 
+ENTRY = "tests.slurm.slurm_doubles"
+submit = partial(slurm_submit.submit, entry=ENTRY)
+resubmit = partial(slurm_resubmit.resubmit, entry=ENTRY)
 # For the jobs, which import this file by name.
 PATHS = str(ROOT)
 
@@ -37,10 +47,20 @@ def tasks(arguments):
     return [task(index, behave.get(index, "")) for index in range(arguments["cells"])]
 
 
-def prepare(arguments):
-    """What `Payload.entry` names: (tasks, computer, run)."""
-    run = Path(arguments["run"])
-    return tasks(arguments), Greedy(starts_log(run), arguments.get("seconds", 0.05)), run
+def build(arguments):
+    """The trivial cells and what runs them."""
+    computer = Greedy(starts_log(Path(arguments["run"])), arguments.get("seconds", 0.05))
+    return Build(tasks(arguments), computer, {}, usual_workers=1)
+
+
+def groups(arguments):
+    """As `experiments.engine.job.groups`."""
+    return {item.key: item.group for item in tasks(arguments)}
+
+
+def run_cells(arguments, keys, workers, running):
+    """As `experiments.engine.job.run_cells`."""
+    return job.run_cells(arguments, keys, workers, running, build)
 
 
 def starts_log(run):
@@ -65,15 +85,12 @@ def report(arguments):
 
 
 def request(run, cells=12, seconds=0.05, **behave):
-    """(payload, work) of a trivial grid; writes its grid.json, as the sweep that submits does."""
+    """(request, work) of a trivial grid; writes its grid.json, as the sweep that submits does."""
     arguments = {"run": str(run), "cells": cells, "seconds": seconds}
     arguments["behave"] = {str(i): kind.replace("_", "-") for kind, i in behave.items()}
-    payload = Payload(
-        "tests.slurm.slurm_doubles:prepare", arguments, "tests.slurm.slurm_doubles:report"
-    )
     (Path(run) / "report").mkdir(parents=True, exist_ok=True)
     write_grid(Path(run), grid_json("trivial", "none", tasks(arguments), {}, {}))
-    return payload, [Work(t.key, t.cost, t.group) for t in tasks(arguments)]
+    return arguments, [Work(t.key, t.cost, t.group) for t in tasks(arguments)]
 
 
 def wait_for(condition, seconds=60.0, cluster=None):
@@ -100,11 +117,11 @@ def states(submission):
 
 def inline_report(folder, cells):
     """The bytes of the report of an undisturbed run in this process."""
-    payload, _ = request(folder, cells, 0.0)
-    grid, computer, run = prepare(payload.arguments)
+    arguments, _ = request(folder, cells, 0.0)
+    built = build(arguments)
     with Stopper() as stopper:
-        Runner(computer, Store(run), workers=0).run(grid, stopper)
-    return report(payload.arguments).read_bytes()
+        Runner(built.computer, Store(folder), workers=0).run(built.tasks, stopper)
+    return report(arguments).read_bytes()
 
 
 def published(run):
@@ -128,5 +145,5 @@ def assert_sound(run, cells, folder):
     assert found.sound == found.cells == cells
     assert set(published(run).values()) == {1}
     assert len(published(run)) == cells
-    payload, _ = request(run, cells)
-    assert report(payload.arguments).read_bytes() == inline_report(folder / "inline", cells)
+    arguments, _ = request(run, cells)
+    assert report(arguments).read_bytes() == inline_report(folder / "inline", cells)

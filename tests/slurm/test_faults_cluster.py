@@ -3,10 +3,17 @@
 import pytest
 
 from slurm import status
-from slurm.resubmit import resubmit
-from slurm.submit import submit
 from slurm.watch import collect
-from tests.slurm.slurm_doubles import assert_sound, ended, request, started, states, wait_for
+from tests.slurm.slurm_doubles import (
+    assert_sound,
+    ended,
+    request,
+    resubmit,
+    started,
+    states,
+    submit,
+    wait_for,
+)
 from tests.slurm.test_faults_jobs import done_cells, held, wait_until_done
 
 pytestmark = pytest.mark.slurm

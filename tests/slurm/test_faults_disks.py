@@ -8,11 +8,17 @@ import pytest
 
 from maskgit.common.errors import UsageError
 from slurm import status
-from slurm.resubmit import resubmit
 from slurm.submission import keys_left
-from slurm.submit import submit
 from slurm.watch import collect
-from tests.slurm.slurm_doubles import assert_sound, ended, request, states, wait_for
+from tests.slurm.slurm_doubles import (
+    assert_sound,
+    ended,
+    request,
+    resubmit,
+    states,
+    submit,
+    wait_for,
+)
 from tests.slurm.test_faults_jobs import done_cells, wait_until_done
 
 pytestmark = pytest.mark.slurm

@@ -13,17 +13,18 @@ from pathlib import Path
 import pytest
 
 from slurm import status
-from slurm.resubmit import missing_cells, resubmit
+from slurm.resubmit import missing_cells
 from slurm.submission import keys_left
-from slurm.submit import submit
 from slurm.watch import collect
 from tests.slurm.slurm_doubles import (
     assert_sound,
     ended,
     request,
+    resubmit,
     started,
     starts_log,
     states,
+    submit,
     wait_for,
 )
 

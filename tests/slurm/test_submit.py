@@ -11,19 +11,29 @@ from maskgit.common.errors import UsageError
 from slurm import status
 from slurm.job import Refused, run_shard
 from slurm.profile import load_profile
-from slurm.resubmit import missing_cells, resubmit
+from slurm.resubmit import missing_cells
 from slurm.shards import Work
 from slurm.submission import (
-    Payload,
     Submission,
     code_fingerprint,
     keys_left,
     load_submission,
     take_snapshot,
 )
-from slurm.submit import plan, plan_words, submit
+from slurm.submit import plan, plan_words
 from slurm.watch import Queue, collect
-from tests.slurm.slurm_doubles import assert_sound, ended, request, started, states, wait_for
+from tests.paths import ROOT
+from tests.slurm.slurm_doubles import (
+    ENTRY,
+    assert_sound,
+    ended,
+    request,
+    resubmit,
+    started,
+    states,
+    submit,
+    wait_for,
+)
 
 
 @pytest.mark.slurm
@@ -130,9 +140,9 @@ def test_other_keys_are_refused(code, on_cluster, profile, tmp_path):
     payload, work = request(tmp_path, 2)
     submission = submit(payload, work, tmp_path, profile("max_array=1"), root=code)
     wait_for(lambda: states(submission) == ["done"])
-    changed = Payload(payload.entry, {**payload.arguments, "cells": 1}, payload.report)
+    changed = dataclasses.replace(submission, request={**payload, "cells": 1})
     with pytest.raises(Refused, match="1 of 2 cells have other keys"):
-        run_shard(dataclasses.replace(submission, payload=changed), 0)
+        run_shard(changed, 0, ENTRY)
     assert submission.state(0)["state"] == "refused"
 
 
@@ -157,7 +167,8 @@ def written(tmp_path):
     (folder / "state").mkdir(parents=True)
     keys = tuple(item.key for item in work)
     submission = Submission(
-        folder, "t-x", tmp_path, payload, {"gpus": 0}, (keys[:2], keys[2:]), "f", job="7",
+        folder, "t-x", tmp_path, payload, {"gpus": 0, "workers_per_gpu": 1},
+        (keys[:2], keys[2:]), "f", job="7",
         costs={item.key: item.cost for item in work},
     )  # fmt: skip
     submission.write()
@@ -191,6 +202,17 @@ def test_the_plan_in_words():
     assert "10 cells in 5 shards of 2 to 2 cells" in words
     assert "about 1.0 hours of work, 0.20 hours in the longest shard" in words
     assert "about 1.0 GPU-hours" in words
+
+
+def test_a_received_folder_chooses_no_code(written):
+    """Only experiments of the registry are run, whatever submission.json names."""
+    for experiment in ("os:system", "tests.slurm.slurm_doubles", "ablate_schedul"):
+        asked = {"experiment": experiment, "options": {}, "run": "x", "report": "x"}
+        received = dataclasses.replace(written, request=asked, fingerprint=code_fingerprint(ROOT))
+        with pytest.raises(Refused, match=f"experiment {experiment}: unknown") as error:
+            run_shard(received, 0)
+        assert "\n" not in str(error.value)
+        assert written.state(0)["state"] == "refused"
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"schema": 9}', "[1]"])

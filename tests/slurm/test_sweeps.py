@@ -1,6 +1,5 @@
 """`--slurm` of the experiments: the real benchmark on a real SLURM, and what needs no cluster."""
 
-import importlib
 import json
 import os
 import re
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import ablate_schedule
-from experiments.engine import cli, remote
+from experiments.engine import command, job, remote
 from experiments.engine.check import check
-from experiments.engine.options import SweepOptions
-from experiments.sampler.compute import available_cores
+from experiments.studies.ablate_schedule.experiment import Options
+from experiments.studies.registry import EXPERIMENTS
+from maskgit.common.cli import parse
+from maskgit.common.device import available_cores
 from maskgit.common.errors import UsageError
 from slurm.submission import load_submission
 from tests.slurm.slurm_doubles import wait_for
@@ -81,47 +81,44 @@ def test_the_benchmark_as_an_array_gives_the_bytes_of_an_inline_run(on_cluster, 
 
 
 def options(*words):
-    return cli.parse(ablate_schedule.Options, [*GRID, *words], "x", "")
+    return parse(Options, [*GRID, *words], "x", "")
 
 
-def test_a_job_builds_the_tasks_that_were_submitted(tmp_path, monkeypatch, capsys):
+def test_a_job_builds_the_tasks_that_were_submitted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = options("--slurm", "cpu", "--out", "here", "--seeds", "0,1", "--schedules", "cosine")
-    payload = remote.payload_of("ablate_schedule", asked)
-    arguments = json.loads(json.dumps(payload.arguments))
-    assert arguments["run"] == str(tmp_path / "here")
+    request = json.loads(json.dumps(remote.request_of("ablate_schedule", asked)))
+    assert request["run"] == str(tmp_path / "here")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    tasks, computer, run = remote.prepare(arguments)
-    assert run == tmp_path / "here"
-    assert computer.run == run
-    assert [(t.cell["steps"], t.cell["seed"]) for t in tasks] == [
+    built = job.build(request)
+    assert built.computer.run == tmp_path / "here"
+    assert [(t.cell["steps"], t.cell["seed"]) for t in built.tasks] == [
         (steps, seed) for steps in (4, 8, 12) for seed in (0, 1)
     ]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(remote, "run_on_slurm", None)
     seen = []
-    monkeypatch.setattr(
-        "experiments.engine.sweep.run_on_slurm", lambda *given: seen.append(given) or 0
-    )
-    assert ablate_schedule.run(asked) == 0
-    assert [task.key for task in seen[0][2]] == [task.key for task in tasks]
+    monkeypatch.setattr(command, "run_on_slurm", lambda *given: seen.append(given) or 0)
+    assert command.run("ablate_schedule", asked) == 0
+    assert [task.key for task in seen[0][2].tasks] == [task.key for task in built.tasks]
     assert not (tmp_path / "here").exists()  # nothing was written by any of it
 
 
-SCRIPTS = [
-    path.stem
-    for path in sorted(Path(ablate_schedule.__file__).parent.glob("*.py"))
-    if "run_study" in path.read_text() or "run_sweep" in path.read_text()
-]
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_job_finds_every_experiment_by_its_name_and_its_options(name, tmp_path):
+    kind = EXPERIMENTS[name].options
+    asked = kind(out=tmp_path, weights=Path("x"), slurm="cpu")
+    request = json.loads(json.dumps(remote.request_of(name, asked)))
+    assert (request["experiment"], request["options"]["weights"]) == (name, os.path.abspath("x"))
+    with pytest.raises(UsageError, match="x"):  # it gets as far as looking for the weights
+        job.build(request)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_job_finds_every_script_by_its_name(name):
-    script = importlib.import_module(f"experiments.{name}")
-    assert name == script.NAME
-    assert issubclass(script.Options, SweepOptions)
-    assert callable(script.run)
+@pytest.mark.parametrize("change", [{"options": {"zzz": 1}}, {"options": 3}, {"run": 3}])
+def test_a_request_that_is_not_ours_is_one_line(tmp_path, change):
+    request = remote.request_of("ablate_schedule", options("--out", str(tmp_path)))
+    with pytest.raises(UsageError, match="not one of ours"):
+        job.build({**request, **change})
 
 
 def test_a_dry_run_prints_shards_hours_and_gpu_hours(start, tmp_path):

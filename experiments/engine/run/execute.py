@@ -3,23 +3,12 @@
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Protocol
 
-from experiments.engine.cells import Outcome, Task
+from experiments.engine.cells import Computer, Task
 from experiments.engine.run.signals import undisturbed
 from experiments.engine.store.lease import Leases
 from experiments.engine.store.owner import host_id
 from experiments.engine.store.store import Store
-
-
-class Computer(Protocol):
-    """What an experiment brings: it must be picklable, because it travels to the workers."""
-
-    def start(self, worker: int, workers: int) -> None:
-        """Called once per process before the first task: threads, device."""
-
-    def compute(self, task: Task) -> Outcome:
-        """The numbers of one task. An exception is recorded as the failure of this task alone."""
 
 
 @dataclass(frozen=True)

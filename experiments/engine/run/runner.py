@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
-from experiments.engine.cells import Task
+from experiments.engine.cells import Computer, Task
 from experiments.engine.run.dispatch import Queue
-from experiments.engine.run.execute import Computer, Reply, execute
+from experiments.engine.run.execute import Reply, execute
 from experiments.engine.run.progress import Progress
 from experiments.engine.run.signals import Stopper
 from experiments.engine.run.workers import Setup, Worker, end_all
@@ -49,7 +49,7 @@ class Runner:
     """Runs tasks in one store.
 
     Args:
-        computer: computes one task (see `execute.Computer`).
+        computer: computes one task (see `cells.Computer`).
         store: where results are.
         workers: number of processes; 0 computes inline, in this process.
         progress: told of every event; None for silence.

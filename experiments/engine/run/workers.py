@@ -10,11 +10,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.cells import Task
-from experiments.engine.run.execute import Computer, Reply, execute, one_line
-from experiments.engine.run.signals import Interrupted
+from experiments.engine.cells import Computer, Task
+from experiments.engine.run.execute import Reply, execute, one_line
 from experiments.engine.store.lease import Leases, read_lease
 from experiments.engine.store.store import Store
+from maskgit.common.errors import Interrupted
 
 GRACE = 5.0  # seconds for a worker to end by itself before it is killed
 

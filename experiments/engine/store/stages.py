@@ -14,19 +14,23 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from experiments.engine.keys import digest
 from experiments.engine.store.lease import Leases
-from experiments.engine.store.store import atomic_write
+from maskgit.common.files import atomic_write
+
+T = TypeVar("T")
+POLL = 0.1  # seconds between two looks at a file that another process makes
 
 
 class Stages:
-    """RUN/stages."""
+    """RUN/stages. Of several processes that want the same file one makes it and the others wait."""
 
     def __init__(self, run: Path, leases: Leases | None = None):
         self.root = Path(run) / "stages"
@@ -39,14 +43,9 @@ class Stages:
         )
 
     def tokens(self, key: str, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Tokens uint16 (count, N): from the file, else made and kept."""
+        """Tokens uint16 (count, N): from stages/tokens/KEY.npy, else made and kept."""
         path = self.root / "tokens" / f"{key}.npy"
-        kept = _read_tokens(path, count)
-        if kept is not None:
-            return kept
-        tokens = make()
-        _write_array(path, tokens)
-        return tokens
+        return self._kept(path, lambda: _read_tokens(path, count), make, _array_bytes)
 
     def tokens_in_parts(
         self, key: str, parts: Sequence[np.ndarray], make: Callable[[np.ndarray], np.ndarray]
@@ -76,10 +75,13 @@ class Stages:
         kept = _read_tokens(path, len(ids))
         if kept is not None:
             return kept
+        if path.exists():
+            _complain(path)
         tokens = make(ids)
-        # Another process that makes the same tokens may have finished, and taken the folder away.
+        # A process that took over a lease may have finished, and taken the folder away.
         with contextlib.suppress(FileNotFoundError):
-            _write_array(path, tokens)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, _array_bytes(tokens))
         return tokens
 
     def arrays(
@@ -87,76 +89,87 @@ class Stages:
     ) -> dict[str, np.ndarray]:
         """Named arrays of `count` rows each: from stages/KIND/KEY.npz, else made and kept."""
         path = self.root / kind / f"{key}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as file:  # its CRC finds damaged bytes
-                kept = {name: file[name] for name in file.files}
-            if kept and all(len(array) == count for array in kept.values()):
-                return kept
-            _complain(path)
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-            _complain(path)
-        arrays = make()
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        _write(path, buffer)
-        return arrays
+        return self._kept(path, lambda: _read_arrays(path, count), make, _arrays_bytes)
 
     def value(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Plain data: from stages/KIND/KEY.json, else made once, whoever else wants it waits."""
+        """Plain data: from stages/KIND/KEY.json, else made and kept."""
         path = self.root / kind / f"{key}.json"
-        lease_path = path.with_suffix(".lease")
-        while True:
-            kept = _read_value(path)
-            if kept is not None:
-                return kept
-            lease = self._leases.acquire(lease_path)
-            if lease is None:
-                time.sleep(0.1)
-                continue
-            with lease:
-                kept = _read_value(path)
-                if kept is not None:
-                    return kept
+        return self._kept(path, lambda: read_value(path), make, _value_bytes)
+
+    @contextmanager
+    def alone(self, kind: str, key: str) -> Iterator[None]:
+        """Only one process at a time is in a block of this kind and key: the others wait."""
+        path = self.root / kind / f"{key}.lease"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while (lease := self._leases.acquire(path)) is None:
+            time.sleep(POLL)
+        with lease:
+            yield
+
+    def _kept(
+        self,
+        path: Path,
+        read: Callable[[], T | None],
+        make: Callable[[], T],
+        as_bytes: Callable[[T], bytes],
+    ) -> T:
+        """What `read` finds in a file, else what `make` makes, which is then written there."""
+        kept = read()
+        if kept is not None:
+            return kept
+        with self.alone(path.parent.name, path.stem):
+            kept = read()  # somebody else may have made it meanwhile
+            if kept is None:
                 if path.exists():
                     _complain(path)
-                value = make()
-                text = json.dumps({"value": value, "checksum": digest(value)}, sort_keys=True)
-                _write(path, io.BytesIO(text.encode("ascii")))
-                return value
+                kept = make()
+                atomic_write(path, as_bytes(kept))
+        return kept
 
 
 def _read_tokens(path: Path, count: int) -> np.ndarray | None:
-    try:
+    with contextlib.suppress(OSError, ValueError, EOFError):
         kept = np.load(path, allow_pickle=False)
         if kept.dtype == np.uint16 and kept.ndim == 2 and len(kept) == count:
             return kept
-        _complain(path)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, EOFError):
-        _complain(path)
     return None
 
 
-def _read_value(path: Path) -> dict[str, Any] | None:
-    try:
+def _read_arrays(path: Path, count: int) -> dict[str, np.ndarray] | None:
+    with (
+        contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile),
+        np.load(path, allow_pickle=False) as file,  # its CRC finds damaged bytes
+    ):
+        kept = {name: file[name] for name in file.files}
+        if kept and all(len(array) == count for array in kept.values()):
+            return kept
+    return None
+
+
+def read_value(path: Path) -> dict[str, Any] | None:
+    """The data of a .json stage file; None if there is none that matches its checksum."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(path.read_bytes())
-        return kept["value"] if kept["checksum"] == digest(kept["value"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        if kept["checksum"] == digest(kept["value"]):
+            return kept["value"]
+    return None
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
+def _array_bytes(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    _write(path, buffer)
+    return buffer.getvalue()
 
 
-def _write(path: Path, buffer: io.BytesIO) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, buffer.getvalue())
+def _arrays_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _value_bytes(value: dict[str, Any]) -> bytes:
+    text = json.dumps({"value": value, "checksum": digest(value)}, sort_keys=True)
+    return text.encode("ascii")
 
 
 def _complain(path: Path) -> None:

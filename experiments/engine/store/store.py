@@ -20,36 +20,7 @@ from experiments.engine.cells import Outcome, Task
 from experiments.engine.keys import SCHEMA, digest
 from experiments.engine.store.owner import host_id
 from maskgit.common.errors import UsageError
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Replace a file at once: a reader, or a crash, finds the old bytes or the new ones.
-
-    Raises:
-        OSError: the disk is full or not writable; the old file is then untouched.
-    """
-    temporary = path.parent / f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without this the new name may be lost with the power, although the bytes are on the disk.
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+from maskgit.common.files import atomic_write, json_bytes
 
 
 @dataclass(frozen=True)
@@ -146,8 +117,8 @@ class Store:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **outcome.arrays)
             atomic_write(folder / "samples.npz", buffer.getvalue())
-        atomic_write(folder / "timing.json", _pretty(timing))
-        atomic_write(folder / "result.json", _pretty(result))
+        atomic_write(folder / "timing.json", json_bytes(timing))
+        atomic_write(folder / "result.json", json_bytes(result))
         self.forget_failure(task)
         self.note("done", task.key)
 
@@ -159,7 +130,7 @@ class Store:
         failure = {"error": error, "traceback": trace, "attempts": attempts}
         with contextlib.suppress(OSError):  # the disk may be what failed: the run still reports it
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, _pretty(failure))
+            atomic_write(path, json_bytes(failure))
             self.note("failed", task.key)
 
     def forget_failure(self, task: Task) -> None:
@@ -206,8 +177,3 @@ def _sweep(files: Iterable[Path], now: float) -> None:
         with contextlib.suppress(OSError):
             if now - file.stat().st_mtime > 3600:
                 file.unlink()
-
-
-def _pretty(value: dict[str, Any]) -> bytes:
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
-    return (text + "\n").encode("ascii")

@@ -2,8 +2,8 @@
 
 A cell is one of
 
-- measure: a sampler, a number of iterations and a seed; FID, IS, precision, recall, parameters,
-  and the first samples of a few classes;
+- measure: a sampler, a number of iterations and a seed; the metrics asked for, parameters, and the
+  first samples of a few classes;
 - cas: the same; Classification Accuracy Score of a classifier trained on the samples, or, with the
   sampler "real", on as many real images;
 - pictures: real images of the same classes.
@@ -11,74 +11,54 @@ A cell is one of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from experiments.engine.cells import Outcome
+from eval.metrics.metric import Metric
+from experiments.engine.cells import Outcome, Sampling
+from experiments.sampler.worker import Worker
 from experiments.studies import cas
-from experiments.studies.draws import features_of, tokens_of
+from experiments.studies.real_images import real_images
 
-if TYPE_CHECKING:
-    from experiments.studies.base import Context
-
-METRICS = {
-    "fid": "fid.v1",
-    "is": "is.v1",
-    "precision": "precision.v1",
-    "recall": "recall.v1",
-    "parameters": "parameters.v1",
-    **cas.METRICS,
-}
-MEASURED = (("fid", "is"), ("precision", "recall"))  # by the features of each
+PARAMETERS = Metric(
+    "parameters", 1, "Parameters", 0, "", needs=frozenset(), id_form="parameters.v{version}"
+)
+METRICS = (PARAMETERS, *cas.METRICS)
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
     parts = {"measure": _measure, "cas": cas.compute_cas, "pictures": _pictures}
-    return parts[cell["part"]](context, cell)
+    return parts[cell["part"]](worker, cell)
 
 
-def _measure(context: Context, cell: dict[str, Any]) -> Outcome:
-    from experiments.sampler.measuring import measure
-
+def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    settings, preset = Sampling.of(cell), worker.preset
     metrics: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    for names, features in zip(MEASURED, cell["features"], strict=True):
-        side = context.study.request.sides[features]
-        found = measure(
-            names,
-            features,
-            features_of(context, cell, features),
-            context.real(features),
-            side.no_features,
-            side.no_reference,
-        )
+    for features in dict.fromkeys(cell["features"]):
+        found = worker.measure(features, worker.features(settings, features))
         metrics |= found[0]
         missing |= found[1]
-    sampler = context.transformer if cell["sampler"] == "maskgit" else context.autoregressive
-    count = sum(p.numel() for model in (sampler, context.tokenizer) for p in model.parameters())
-    metrics["parameters"] = {"id": METRICS["parameters"], "value": count}
+    resources = worker.resources
+    networks = resources.network(settings), resources.networks["tokenizer"]
+    count = sum(network.parameters for network in networks)
+    metrics["parameters"] = {"id": PARAMETERS.id(), "value": count}
     classes = np.array(cell["shown"], np.int64)
-    ids = classes[:, None] + context.preset.num_classes * np.arange(cell["columns"])
+    ids = classes[:, None] + preset.num_classes * np.arange(cell["columns"])
     ids = ids[:, (ids < cell["num_samples"]).all(axis=0)]
-    tokens = tokens_of(context, cell)[ids.ravel()]
-    images = np.concatenate(list(context.decode(tokens)))
-    return Outcome(
-        metrics,
-        missing,
-        {"versions": context.versions()},
-        {"images": images, "labels": np.repeat(classes, ids.shape[1])},
-    )
+    images = worker.images(worker.tokens(settings)[ids.ravel()], settings.backend)
+    arrays = {"images": images, "labels": np.repeat(classes, ids.shape[1])}
+    return Outcome(metrics, missing, arrays=arrays)
 
 
-def _pictures(context: Context, cell: dict[str, Any]) -> Outcome:
-    from experiments.studies.real_images import real_images
-
-    real, classes = real_images(context.preset, context.study.data), cell["shown"]
+def _pictures(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    resources, classes = worker.resources, cell["shown"]
+    real = real_images(worker.preset, resources.data)
     if real.why:
-        images, labels = context.held_out(len(context.study.request.held_out))
-        words = context.study.request.held_out.words
+        images, labels = resources.held_out.first(len(resources.held_out))
+        words = resources.held_out.words
     else:
         labels = np.asarray(real.labels)
         words = real.words

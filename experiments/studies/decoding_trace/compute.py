@@ -7,39 +7,48 @@ baseline has no more); its metrics count the tokens still unknown.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome
+from experiments.sampler.worker import Worker
+from maskgit.decoding import generate
+from maskgit.sampling.autoregressive import generate_autoregressive
 
-if TYPE_CHECKING:
-    from experiments.studies.base import Context
-
-METRICS = {"iterations": "iterations.trace.v1", "half": "half-known.trace.v1"}
+ITERATIONS = Metric(
+    "iterations", 1, "Iterations", 0, "lower", needs=frozenset(), id_form="iterations.v{version}"
+)
+HALF = Metric(
+    "half",
+    1,
+    "Iterations until half is known",
+    0,
+    "lower",
+    needs=frozenset(),
+    id_form="half-known.v{version}",
+)
+METRICS = (ITERATIONS, HALF)
 # Most frames kept of the baseline, evenly spread, the last among them; fewer of large images.
 FRAMES, FEWEST = 64, 16
 FRAME_PIXELS = 2**22  # of all frames
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One sampler's trace: cell has sampler, steps, seed and classes."""
-    import torch
-
-    from maskgit.decoding import generate
-    from maskgit.sampling.autoregressive import generate_autoregressive
-
-    labels = torch.tensor(cell["classes"], device=context.device)
+    labels = torch.tensor(cell["classes"], device=worker.device)
     if cell["sampler"] == "maskgit":
-        model = context.transformer
+        model = worker.transformer
         trace = generate(model, labels, steps=cell["steps"], seed=cell["seed"], trace=True)
     else:
-        model = context.autoregressive
+        model = worker.autoregressive
         trace = generate_autoregressive(model, labels, seed=cell["seed"], trace=True)
     unknown = trace.masked.sum(dim=2)[:, 0].cpu().numpy()
     unknown[-1] = 0  # the image is the last sample, with nothing masked
     iterations = len(unknown)
-    most = FRAME_PIXELS // (len(labels) * context.preset.image_size**2)
+    most = FRAME_PIXELS // (len(labels) * worker.preset.image_size**2)
     frames = min(iterations, max(FEWEST, min(FRAMES, most)))
     kept = np.unique(np.linspace(0, iterations - 1, frames).round().astype(int))
     tokens = trace.tokens[kept].cpu().numpy()
@@ -47,19 +56,19 @@ def compute(context: Context, cell: dict[str, Any]) -> Outcome:
     masked[-1] = False
     # A token that the baseline has not drawn yet is shown grey; any code stands in for it here.
     flat = np.where(tokens >= model.config.num_codes, 0, tokens).reshape(-1, tokens.shape[2])
-    images = np.concatenate(list(context.decode(flat)))
+    images = worker.images(flat)
     return Outcome(
         metrics={
-            "iterations": {"id": METRICS["iterations"], "value": float(iterations)},
+            "iterations": {"id": ITERATIONS.id(), "value": float(iterations)},
             "half": {
-                "id": METRICS["half"],
+                "id": HALF.id(),
                 "value": float(1 + np.argmax(unknown <= model.config.num_tokens / 2)),
             },
         },
-        protocol={"seed": cell["seed"], "versions": context.versions()},
+        protocol={"seed": cell["seed"]},
         arrays={
             "images": images.reshape(*tokens.shape[:2], *images.shape[1:]),
-            "masked": masked.reshape(*tokens.shape[:2], *context.preset.grid),
+            "masked": masked.reshape(*tokens.shape[:2], *worker.preset.grid),
             "iterations": (kept + 1).astype(np.int64),
             "unknown": unknown.astype(np.int64),
         },

@@ -8,74 +8,56 @@ A cell is one of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from experiments.engine.cells import Outcome
+from eval.metrics.metric import PreparedReference
+from eval.reference.build import build_reference
+from experiments.engine.cells import Outcome, Sampling
+from experiments.sampler.worker import Worker
 from experiments.studies import cas
-from experiments.studies.draws import exclusive, features_of
+from experiments.studies.real_images import real_images
 
-if TYPE_CHECKING:
-    from experiments.sampler.measuring import Real
-    from experiments.studies.base import Context
-
-METRICS = {"precision": "precision.v1", "recall": "recall.v1", **cas.METRICS}
+METRICS = cas.METRICS
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
-    return {"measure": _measure, "cas": cas.compute_cas}[cell["part"]](context, cell)
+    return {"measure": _measure, "cas": cas.compute_cas}[cell["part"]](worker, cell)
 
 
-def _measure(context: Context, cell: dict[str, Any]) -> Outcome:
-    from experiments.sampler.measuring import measure
-
-    name = cell["features"]
-    side = context.study.request.sides[name]
-    if side.no_features:
-        return Outcome({}, dict.fromkeys(("precision", "recall"), side.no_features))
-    real = _reference(context, name, cell["num_samples"])
-    reason = "" if real else side.no_reference
-    samples = features_of(context, cell, name)
-    found = measure(("precision", "recall"), name, samples, real, "", reason)
-    protocol: dict[str, Any] = {"versions": context.versions()}
-    if real is not None:
-        reference = real.reference
-        protocol |= {
-            "reference": reference.description,
-            "real_n": len(reference.features[: cell["num_samples"]]),
-        }
-    return Outcome(*found, protocol)
+def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    name, settings = cell["features"], Sampling.of(cell)
+    reference = _reference(worker, name, settings.num_samples)
+    metrics, missing = worker.measure(name, worker.features(settings, name), reference)
+    protocol: dict[str, Any] = {}
+    if reference is not None:
+        found = reference.reference
+        real_n = len(found.features[: settings.num_samples])
+        protocol = {"reference": found.description, "real_n": real_n}
+    return Outcome(metrics, missing, protocol)
 
 
-def _reference(context: Context, name: str, count: int) -> Real | None:
+def _reference(worker: Worker, name: str, count: int) -> PreparedReference | None:
     """The preset's reference on this network, or one of as many real images as samples, built once.
 
     None where there is neither.
     """
-    from eval.reference.build import build_reference
-    from experiments.sampler.measuring import Real
-    from experiments.studies.real_images import real_images
-
-    found = context.real(name)
-    if found is not None:
+    found, extractor = worker.reference(name), worker.extractor(name)
+    if found is not None or extractor is None:
         return found
-    real = real_images(context.preset, context.study.data)
+    real = real_images(worker.preset, worker.resources.data)
     if real.why:
         return None
-    classes = context.preset.num_classes
+    classes = worker.preset.num_classes
     ids = real.first_of_classes(np.full(classes, count // classes))
-    extractor = context.extractor(name)
-    if extractor is None:
-        return None
-    with exclusive(context.stages, "features", f"reference-{name}"):
-        labels = np.asarray(real.labels)[ids]
+    with worker.stages.alone("features", f"reference-{name}"):
         reference = build_reference(
             None,
             real.images(ids),
             extractor,
-            labels,
+            np.asarray(real.labels)[ids],
             description=f"{len(ids)} of {real.words}, as many of each class",
         )
-    return Real(reference)
+    return PreparedReference(reference)

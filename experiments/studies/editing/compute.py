@@ -12,66 +12,57 @@ A cell is one of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from experiments.engine.cells import Outcome
-from experiments.studies.classifying import classify
-from experiments.studies.filling import (
-    SAMPLERS,
-    TASKS,
-    as_bytes,
-    as_tensor,
-    chunks,
-    fill,
-    held_out_batches,
-    held_out_images,
-)
+from eval.metrics.metric import Metric
+from experiments.engine.cells import Outcome, plain_reason
+from experiments.sampler.imaging import as_bytes, as_tensor
+from experiments.sampler.worker import Worker
+from experiments.studies.filling import SAMPLERS, TASKS, chunks, fill
 from maskgit.common.errors import UsageError
 from maskgit.sampling.editing import Box, box_mask, edit, latent_box
 
-if TYPE_CHECKING:
-    from experiments.studies.base import Context
 
-METRICS = {
-    "fid": "fid.editing.v1",
-    "is": "is.editing.v1",
-    "kept": "kept-pixels.editing.v1",
-    "target": "target-share.editing.v1",
-    "before": "target-share-before.editing.v1",
-    "original": "original-share.editing.v1",
-}
-MEASURED = ("fid", "is")
+def _share(name: str, label: str, direction: str) -> Metric:
+    return Metric(name, 1, label, 3, direction, needs=frozenset(), id_form=f"{name}.v{{version}}")
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+METRICS = (
+    _share("kept", "Kept pixels", ""),
+    _share("target", "Named as the target", "higher"),
+    _share("before", "Named as the target before", ""),
+    _share("original", "Named as the original", "lower"),
+)
+IDS = {metric.name: metric.id() for metric in METRICS}
+
+
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
     parts = {"measure": _measure, "pictures": _pictures, "edit": _edit, "edits": _edits}
-    return parts[cell["part"]](context, cell)
+    return parts[cell["part"]](worker, cell)
 
 
 # ---- filling ------------------------------------------------------------------------------------
 
 
-def _measure(context: Context, cell: dict[str, Any]) -> Outcome:
-    from experiments.engine.reasons import plain_reason
-    from experiments.sampler.measuring import measure
-
-    name = context.study.features[0]
+def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    (features,) = worker.resources.features
     equal, known = 0, 0
 
     def filled() -> Iterator[np.ndarray]:
         nonlocal equal, known
-        for images, labels, ids in held_out_batches(context, cell["num_images"]):
-            result = fill(context, cell, images, labels, ids)
+        for images, labels, ids in worker.resources.held_out.numbered(cell["num_images"]):
+            result = fill(worker, cell, images, labels, ids)
             if cell["task"] in TASKS:
                 kept = ~TASKS[cell["task"]](images.shape[1])
                 equal += int((result == images).all(axis=3)[:, kept].sum())
                 known += len(images) * int(kept.sum())
             yield result
 
-    extractor = context.extractor(name)
+    extractor = worker.extractor(features)
     try:
         if extractor is None:
             samples = None
@@ -80,16 +71,16 @@ def _measure(context: Context, cell: dict[str, Any]) -> Outcome:
         else:
             samples = extractor.extract_batches(filled())
     except UsageError as error:  # the baseline's library is not here
-        return Outcome({}, dict.fromkeys((*MEASURED, "kept"), plain_reason(error)))
-    reason = context.why_missing(name)
-    metrics, missing = measure(MEASURED, name, samples, context.real(name), reason, reason)
+        wanted = (*worker.resources.metrics, "kept")
+        return Outcome({}, dict.fromkeys(wanted, plain_reason(error)), _protocol(cell))
+    metrics, missing = worker.measure(features, samples)
     if known:
-        metrics["kept"] = {"id": METRICS["kept"], "value": equal / known}
-    return Outcome(metrics, missing, _protocol(context, cell))
+        metrics["kept"] = {"id": IDS["kept"], "value": equal / known}
+    return Outcome(metrics, missing, _protocol(cell))
 
 
-def _pictures(context: Context, cell: dict[str, Any]) -> Outcome:
-    images, labels, ids = held_out_images(context, cell["images"])
+def _pictures(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    images, labels, ids = worker.resources.held_out.pick(cell["images"])
     arrays = {"inputs": images, "labels": labels, "mask": TASKS[cell["task"]](images.shape[1])}
     methods = ["maskgit", "mean"]
     methods += ["autoregressive"] if cell["baseline"] else []
@@ -98,27 +89,27 @@ def _pictures(context: Context, cell: dict[str, Any]) -> Outcome:
         samples = cell["samples"] if method in SAMPLERS else 1
         # Sample s of image i takes noise of its own: i + s * 2^16.
         rounds = [
-            fill(context, {**cell, "method": method}, images, labels, ids + s * 2**16)
+            fill(worker, {**cell, "method": method}, images, labels, ids + s * 2**16)
             for s in range(samples)
         ]
         arrays[method] = np.stack(rounds, axis=1)
-    return Outcome({}, {}, _protocol(context, cell), arrays)
+    return Outcome({}, {}, _protocol(cell), arrays)
 
 
 # ---- class-conditional editing ------------------------------------------------------------------
 
 
-def _edit(context: Context, cell: dict[str, Any]) -> Outcome:
-    classes = context.preset.num_classes
+def _edit(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    classes = worker.preset.num_classes
     seen: dict[str, list[np.ndarray]] = {"target": [], "edited": [], "before": [], "label": []}
-    for images, labels, ids in held_out_batches(context, cell["num_images"]):
+    for images, labels, ids in worker.resources.held_out.numbered(cell["num_images"]):
         # Every other class in turn: image i of class c becomes c + 1 + i mod (classes - 1).
         targets = (labels + 1 + ids % (classes - 1)) % classes
-        found, reason = classify(context, edited(context, cell, images, targets, ids))
-        before, _ = classify(context, images)
+        found, reason = worker.classify(edited(worker, cell, images, targets, ids))
+        before, _ = worker.classify(images)
         if found is None or before is None:
             missing = dict.fromkeys(("target", "before", "original"), reason)
-            return Outcome({}, missing, _protocol(context, cell))
+            return Outcome({}, missing, _protocol(cell))
         for name, values in (
             ("target", targets),
             ("edited", found.argmax(axis=1)),
@@ -132,15 +123,15 @@ def _edit(context: Context, cell: dict[str, Any]) -> Outcome:
         "before": (before == target).mean(),
         "original": (after == label).mean(),
     }
-    metrics = {name: {"id": METRICS[name], "value": float(v)} for name, v in shares.items()}
-    return Outcome(metrics, {}, _protocol(context, cell))
+    metrics = {name: {"id": IDS[name], "value": float(v)} for name, v in shares.items()}
+    return Outcome(metrics, {}, _protocol(cell))
 
 
-def _edits(context: Context, cell: dict[str, Any]) -> Outcome:
-    images, labels, ids = held_out_images(context, cell["images"])
+def _edits(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    images, labels, ids = worker.resources.held_out.pick(cell["images"])
     targets = np.array(cell["targets"], np.int64)
     results = [
-        edited(context, cell, images, np.full(len(images), target), ids) for target in targets
+        edited(worker, cell, images, np.full(len(images), target), ids) for target in targets
     ]
     box = Box(*cell["box"])
     side = images.shape[1]
@@ -149,40 +140,38 @@ def _edits(context: Context, cell: dict[str, Any]) -> Outcome:
         "labels": labels,
         "targets": targets,
         "box": box_mask(box, side, side),
-        "latent": latent_box(box, (side, side), context.tokenizer.config.downsampling),
+        "latent": latent_box(box, (side, side), worker.tokenizer.config.downsampling),
         "edited": np.stack(results, axis=1),
     }
-    return Outcome({}, {}, _protocol(context, cell), arrays)
+    return Outcome({}, {}, _protocol(cell), arrays)
 
 
 def edited(
-    context: Context,
+    worker: Worker,
     cell: dict[str, Any],
     images: np.ndarray,
     targets: np.ndarray,
     ids: np.ndarray,
 ) -> np.ndarray:
     """Images uint8 (n, H, W, C) whose box is decoded again as classes int64 (n,)."""
-    import torch
-
-    cell_size = context.tokenizer.config.downsampling
+    cell_size = worker.tokenizer.config.downsampling
     latent = latent_box(Box(*cell["box"]), images.shape[1:3], cell_size)
     parts = []
-    for rows in chunks(context, len(images)):
+    for rows in chunks(worker, len(images)):
         result = edit(
-            context.transformer,
-            context.tokenizer,
-            as_tensor(images[rows], context.device),
-            torch.from_numpy(targets[rows]).to(context.device),
+            worker.transformer,
+            worker.tokenizer,
+            as_tensor(images[rows], worker.device),
+            torch.from_numpy(targets[rows]).to(worker.device),
             latent,
             steps=cell["steps"],
             start=cell["start"],
             seed=cell["seed"],
-            sample_ids=torch.from_numpy(ids[rows]).to(context.device),
+            sample_ids=torch.from_numpy(ids[rows]).to(worker.device),
         )
         parts.append(as_bytes(result.images))
     return np.concatenate(parts)
 
 
-def _protocol(context: Context, cell: dict[str, Any]) -> dict[str, Any]:
-    return {"seed": cell["seed"], "versions": context.versions()}
+def _protocol(cell: dict[str, Any]) -> dict[str, Any]:
+    return {"seed": cell["seed"]}

@@ -12,82 +12,71 @@ A cell is one of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from eval.metrics.metric import Metric
 from eval.metrics.reconstruction import psnr, summarize
-from experiments.engine.cells import Cell, Outcome
-from experiments.sampler.labels import labels_of
-from experiments.studies.classifying import classify
-from experiments.studies.filling import (
-    TASKS,
-    fill,
-    held_out_batches,
-    held_out_images,
-    reconstruct,
+from eval.metrics.registry import METRICS as KNOWN
+from experiments.engine.cells import Outcome, Sampling
+from experiments.sampler.samples import labels_of
+from experiments.sampler.worker import Worker
+from experiments.studies.filling import TASKS, fill, reconstruct
+
+
+def _own(name: str, label: str, digits: int, direction: str, unit: str = "") -> Metric:
+    form = f"{name.replace('_', '-')}.v{{version}}"
+    return Metric(name, 1, label, digits, direction, unit, needs=frozenset(), id_form=form)
+
+
+METRICS = (
+    _own("disagreement", "Taken for another class", 3, "lower"),
+    KNOWN["psnr"],
+    _own("worst_psnr", "Worst PSNR", 2, "higher", "dB"),
+    _own("gradient", "Gradient at the boundary", 2, ""),
+    _own("real_gradient", "The real images' there", 2, ""),
+    _own("ratio", "Ratio of both", 3, ""),
 )
-
-if TYPE_CHECKING:
-    from experiments.studies.base import Context
-
-METRICS = {
-    "disagreement": "disagreement.failures.v1",
-    "psnr": "psnr.failures.v1",
-    "worst_psnr": "worst-psnr.failures.v1",
-    "gradient": "boundary-gradient.failures.v1",
-    "real_gradient": "real-boundary-gradient.failures.v1",
-    "ratio": "boundary-ratio.failures.v1",
-}
+IDS = {metric.name: metric.id() for metric in METRICS}
 WORST = 20  # samples shown
 WORST_PAIRS = 8  # reconstructions shown
 WORST_EDGES = 2  # outpainted images shown, a direction
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
     parts = {"samples": _samples, "real": _real, "boundary": _boundary}
     parts["reconstruction"] = _reconstruction
-    metrics, missing, arrays = parts[cell["part"]](context, cell)
+    metrics, missing, arrays = parts[cell["part"]](worker, cell)
     return Outcome(
-        metrics={name: {"id": METRICS[name], "value": float(v)} for name, v in metrics.items()},
+        metrics={name: {"id": IDS[name], "value": float(v)} for name, v in metrics.items()},
         missing=missing,
-        protocol={"seed": cell["seed"], "versions": context.versions()},
+        protocol={"seed": cell["seed"]},
         arrays=arrays,
     )
 
 
-def _samples(context: Context, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
-    preset, study = context.preset, context.study
-    asked = labels_of(cell["num_samples"], preset.num_classes)
-    tokens = context.sampled(
-        Cell(
-            study.experiment,
-            preset.name,
-            "cosine",
-            cell["steps"],
-            cell["seed"],
-            cell["num_samples"],
-            choice_temperature=preset.choice_temperature,
-            features=study.features[0],
-        )
-    )
+def _samples(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
+    settings = Sampling.of(cell)
+    asked = labels_of(settings.num_samples, worker.preset.num_classes)
+    tokens = worker.tokens(settings)
     found = []
-    for images in context.decode(tokens):
-        probabilities, reason = classify(context, images)
+    for images in worker.decode(tokens):
+        probabilities, reason = worker.classify(images)
         if probabilities is None:
             return {}, {"disagreement": reason}, {}
         found.append(probabilities)
     told = np.concatenate(found)
     worst = worst_first(told, asked)[:WORST]
-    pictures = np.concatenate(list(context.decode(tokens[worst])))
+    pictures = worker.images(tokens[worst])
     return (*_disagreement(told, asked), {"images": pictures, **_words(told, asked, worst)})
 
 
-def _real(context: Context, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
+def _real(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
     found, asked = [], []
-    for images, labels, _ in held_out_batches(context, cell["num_images"]):
-        probabilities, reason = classify(context, images)
+    for images, labels, _ in worker.resources.held_out.numbered(cell["num_images"]):
+        probabilities, reason = worker.classify(images)
         if probabilities is None:
             return {}, {"disagreement": reason}, {}
         found.append(probabilities)
@@ -121,22 +110,22 @@ def _words(told: np.ndarray, asked: np.ndarray, worst: np.ndarray) -> dict[str, 
     }
 
 
-def _reconstruction(context: Context, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
+def _reconstruction(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
     values, labels = [], []
-    for images, classes, _ in held_out_batches(context, cell["num_images"]):
-        values.append(psnr(images, reconstruct(context, images)))
+    for images, classes, _ in worker.resources.held_out.numbered(cell["num_images"]):
+        values.append(psnr(images, reconstruct(worker, images)))
         labels.append(classes)
     all_values, all_labels = np.concatenate(values), np.concatenate(labels)
     order = np.argsort(all_values, kind="stable")
     worst = order[:WORST_PAIRS]
-    originals, classes, _ = held_out_images(context, worst.tolist())
+    originals, classes, _ = worker.resources.held_out.pick(worst.tolist())
     by_class = [
         float(np.mean(all_values[all_labels == c])) if (all_labels == c).any() else np.nan
-        for c in range(context.preset.num_classes)
+        for c in range(worker.preset.num_classes)
     ]
     arrays = {
         "originals": originals,
-        "reconstructions": reconstruct(context, originals),
+        "reconstructions": reconstruct(worker, originals),
         "labels": classes,
         "psnr": all_values[worst],
         "psnr_of_class": np.array(by_class),
@@ -146,12 +135,12 @@ def _reconstruction(context: Context, cell: dict[str, Any]) -> tuple[dict, dict,
     return metrics, {}, arrays
 
 
-def _boundary(context: Context, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
+def _boundary(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
     direction = cell["direction"]
     task = {**cell, "task": f"outpaint-{direction}", "method": "maskgit"}
     made, real, kept = [], [], []
-    for images, labels, ids in held_out_batches(context, cell["num_images"]):
-        filled = fill(context, task, images, labels, ids)
+    for images, labels, ids in worker.resources.held_out.numbered(cell["num_images"]):
+        filled = fill(worker, task, images, labels, ids)
         made.append(across(filled, direction))
         real.append(across(images, direction))
         kept.append(_steepest(filled, images, ids, made[-1] - real[-1]))
@@ -161,7 +150,7 @@ def _boundary(context: Context, cell: dict[str, Any]) -> tuple[dict, dict, dict]
     means = {"gradient": ours.mean(), "real_gradient": theirs.mean()}
     means["ratio"] = means["gradient"] / means["real_gradient"]
     arrays = {"images": pictures[worst], "inputs": inputs[worst], "ids": ids[worst]}
-    mask = TASKS[task["task"]](context.preset.image_size)
+    mask = TASKS[task["task"]](worker.preset.image_size)
     return means, {}, {**arrays, "gains": gains[worst], "mask": mask}
 
 

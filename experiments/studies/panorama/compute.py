@@ -9,51 +9,56 @@ ends would otherwise decide.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome
-from experiments.studies.filling import as_bytes, as_tensor, chunks, held_out_batches
+from experiments.sampler.imaging import as_bytes, as_tensor
+from experiments.sampler.worker import Worker
+from experiments.studies.filling import chunks
 from maskgit.sampling.panorama import extend
 
-if TYPE_CHECKING:
-    from experiments.studies.base import Context
 
-METRICS = {
-    "seams": "gradient-at-seams.panorama.v1",
-    "seams_beside": "gradient-beside-seams.panorama.v1",
-    "tokens": "gradient-at-token-boundaries.panorama.v1",
-    "tokens_beside": "gradient-beside-token-boundaries.panorama.v1",
-    "ratio": "seam-ratio.panorama.v1",
-    "tokens_ratio": "token-boundary-ratio.panorama.v1",
-}
+def _gradient(name: str, label: str, digits: int = 2) -> Metric:
+    form = f"panorama-{name.replace('_', '-')}.v{{version}}"
+    return Metric(name, 1, label, digits, "", needs=frozenset(), id_form=form)
+
+
+METRICS = (
+    _gradient("seams", "Gradient at seams"),
+    _gradient("seams_beside", "Beside seams"),
+    _gradient("tokens", "Gradient at token boundaries"),
+    _gradient("tokens_beside", "Beside token boundaries"),
+    _gradient("ratio", "Seam / beside", 3),
+    _gradient("tokens_ratio", "Token boundary / beside", 3),
+)
 BESIDE = (-2, -1, 1, 2)  # columns
 SHOWN = 4  # pictures kept: the first image of as many classes, if they are among the images
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """cell has factor (of the image's width), num_images, shown, seed, steps, start, overlap."""
-    import torch
-
-    side, token = context.preset.image_size, context.tokenizer.config.downsampling
+    side, token = worker.preset.image_size, worker.tokenizer.config.downsampling
     total: np.ndarray = np.zeros(cell["factor"] * side)
     shown: dict[int, np.ndarray] = {}
     count, left = 0, 0
     last = max([cell["num_images"] - 1, *cell["shown"]])
-    for images, labels, ids in held_out_batches(context, last + 1):
-        for rows in chunks(context, len(images)):
+    for images, labels, ids in worker.resources.held_out.numbered(last + 1):
+        for rows in chunks(worker, len(images)):
             made = extend(
-                context.transformer,
-                context.tokenizer,
-                as_tensor(images[rows], context.device),
-                torch.from_numpy(labels[rows]).to(context.device),
+                worker.transformer,
+                worker.tokenizer,
+                as_tensor(images[rows], worker.device),
+                torch.from_numpy(labels[rows]).to(worker.device),
                 cell["factor"] * side,
                 overlap=cell["overlap"],
                 steps=cell["steps"],
                 start=cell["start"],
                 seed=cell["seed"],
-                sample_ids=torch.from_numpy(ids[rows]).to(context.device),
+                sample_ids=torch.from_numpy(ids[rows]).to(worker.device),
             )
             wide, left = as_bytes(made.images), made.left
             measured = wide[ids[rows] < cell["num_images"]]
@@ -67,8 +72,8 @@ def compute(context: Context, cell: dict[str, Any]) -> Outcome:
     )
     means["ratio"] = means.pop("seams_ratio")
     return Outcome(
-        metrics={name: {"id": METRICS[name], "value": means[name]} for name in METRICS},
-        protocol={"seed": cell["seed"], "versions": context.versions()},
+        metrics={m.name: {"id": m.id(), "value": means[m.name]} for m in METRICS},
+        protocol={"seed": cell["seed"]},
         arrays={
             "images": np.stack([shown[i] for i in cell["shown"]]),
             "gradients": gradients,

@@ -18,43 +18,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from experiments.engine.cells import Outcome
-from experiments.engine.reasons import plain_reason
+from eval.metrics.lpips_distance import LPIPS, NETS
+from eval.metrics.metric import Metric
+from eval.metrics.reconstruction import psnr, reconstruction, summarize, token_agreement
+from eval.metrics.registry import METRICS as KNOWN
+from eval.weights.files import weights_sha256
+from experiments.engine.cells import Outcome, plain_reason
+from experiments.sampler.likelihood import encode_images
+from experiments.sampler.worker import Worker
+from maskgit.common.errors import UsageError
+from maskgit.decoding import generate
+from maskgit.sampling.noise import position_uniforms
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
-    from experiments.studies.base import Context
 
-METRICS = {
-    name: f"{name}.reconstruction.v1"
-    for name in ("psnr", "ssim", "lpips", "agreement", "agreement_masked", "between")
-}
+def _own(name: str, label: str, digits: int, unit: str = "") -> Metric:
+    form = f"{name.replace('_', '-')}.v{{version}}"
+    return Metric(name, 1, label, digits, "higher", unit, needs=frozenset(), id_form=form)
+
+
+METRICS = (
+    *(KNOWN[name] for name in ("psnr", "ssim", "lpips")),
+    _own("agreement", "Equal tokens", 3),
+    _own("agreement_masked", "Equal tokens among the masked", 3),
+    _own("between", "PSNR between two masks", 2, "dB"),
+)
 LPIPS_NET = "alex"
 MASK_STREAM = 2**31  # the step of the noise that picks masks: decoding has far fewer steps
 ROUND = 2**16  # mask m of image i takes the noise of sample i + m * ROUND
 IMAGES = 64  # images decoded at a time
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
-    return {"curve": _curve, "median": _median}[cell["part"]](context, cell)
+    return {"curve": _curve, "median": _median}[cell["part"]](worker, cell)
 
 
 def masks_of(seed: int, ids: np.ndarray, ratio: float, num_tokens: int) -> np.ndarray:
     """Which tokens are masked, bool (n, N): round(ratio N) of each, for `ids` int64 (n,)."""
-    import torch
-
-    from maskgit.sampling.noise import position_uniforms
-
     noise = position_uniforms(seed, torch.from_numpy(ids), MASK_STREAM, num_tokens)[:, 0]
     rank = np.argsort(np.argsort(noise.numpy(), axis=1, kind="stable"), axis=1)
     return rank < round(ratio * num_tokens)
 
 
 def reconstructed(
-    context: Context,
+    worker: Worker,
     tokens: np.ndarray,
     labels: np.ndarray,
     ids: np.ndarray,
@@ -64,49 +78,49 @@ def reconstructed(
 
     ids: names of the noise, int64 (n,). cell: has ratio, steps and seed.
     """
-    import torch
-
-    from maskgit.decoding import generate
-
     masks = masks_of(cell["seed"], ids, cell["ratio"], tokens.shape[1])
     filled: Tensor = torch.from_numpy(tokens.astype(np.int64))
     if masks.any():
-        model = context.transformer
+        model = worker.transformer
         known = filled.masked_fill(torch.from_numpy(masks), model.config.mask_id)
         with torch.inference_mode():
             filled = generate(
                 model,
-                torch.from_numpy(labels).to(context.device),
+                torch.from_numpy(labels).to(worker.device),
                 steps=cell["steps"],
                 seed=cell["seed"],
-                sample_ids=torch.from_numpy(ids).to(context.device),
-                tokens=known.to(context.device),
+                sample_ids=torch.from_numpy(ids).to(worker.device),
+                tokens=known.to(worker.device),
             ).cpu()
     result = filled.numpy()
-    return masks, result, np.concatenate(list(context.decode(result)))
+    return masks, result, worker.images(result)
 
 
-def _curve(context: Context, cell: dict[str, Any]) -> Outcome:
-    from eval.metrics.lpips_distance import LPIPS
-    from eval.metrics.reconstruction import psnr, reconstruction, summarize, token_agreement
-    from experiments.sampler.held_out import encode_images
-    from maskgit.common.errors import UsageError
+def lpips_sha256(folder: Path | None = None) -> str:
+    """sha256 of the weights of LPIPS' network, in part; empty if they are not here."""
+    try:
+        return weights_sha256(NETS[LPIPS_NET][0], folder)[:16]
+    except UsageError:
+        return ""
 
+
+def _curve(worker: Worker, cell: dict[str, Any]) -> Outcome:
     missing: dict[str, str] = {}
     lpips = None
     try:
-        lpips = LPIPS(LPIPS_NET, context.study.weights_dir, context.device)
+        lpips = LPIPS(LPIPS_NET, worker.resources.feature_weights, worker.device)
     except UsageError as error:
         missing["lpips"] = plain_reason(error)
-    images, labels = context.held_out(cell["num_images"])
-    values: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+    images, labels = worker.resources.held_out.first(cell["num_images"])
+    ids_of = {metric.name: metric.id(LPIPS_NET) for metric in METRICS}
+    values: dict[str, list[np.ndarray]] = {name: [] for name in ids_of}
     for start in range(0, len(images), IMAGES):
         rows = slice(start, start + IMAGES)
-        tokens = encode_images(context.tokenizer, [images[rows]])
+        tokens = encode_images(worker.tokenizer, [images[rows]])
         before = None
         for number in range(cell["masks"] if cell["ratio"] else 1):
             ids = np.arange(start, start + len(tokens)) + number * ROUND
-            masks, filled, made = reconstructed(context, tokens, labels[rows], ids, cell)
+            masks, filled, made = reconstructed(worker, tokens, labels[rows], ids, cell)
             for name, found in reconstruction(images[rows], made, lpips).items():
                 values[name].append(found)
             values["agreement"].append(token_agreement(tokens.astype(np.int64), filled))
@@ -121,36 +135,31 @@ def _curve(context: Context, cell: dict[str, Any]) -> Outcome:
         if parts:
             told = summarize(np.concatenate(parts))
             if np.isfinite(told["mean"]):
-                metrics[name] = {"id": METRICS[name], "value": told["mean"]}
+                metrics[name] = {"id": ids_of[name], "value": told["mean"]}
                 if np.isfinite(told["deviation"]):
                     metrics[name]["sd"] = told["deviation"]
             else:
                 missing[name] = "every pair is equal"
         elif name not in missing:
             missing[name] = "nothing is masked" if not cell["ratio"] else "one mask an image"
-    protocol: dict[str, Any] = {"versions": context.versions()}
-    if lpips is not None:
-        protocol["lpips"] = lpips.protocol
+    protocol = {} if lpips is None else {"lpips": lpips.protocol}
     return Outcome(metrics, missing, protocol)
 
 
-def _median(context: Context, cell: dict[str, Any]) -> Outcome:
-    from experiments.sampler.held_out import encode_images
-
+def _median(worker: Worker, cell: dict[str, Any]) -> Outcome:
     numbers = cell["images"]
-    images, labels = context.held_out(max(numbers) + 1)
+    images, labels = worker.resources.held_out.first(max(numbers) + 1)
     images, labels = images[numbers], labels[numbers]
-    tokens = encode_images(context.tokenizer, [images])
+    tokens = encode_images(worker.tokenizer, [images])
     masks, samples, medians = [], [], []
     for i, image in enumerate(numbers):
         ids = image + ROUND * np.arange(cell["samples"])
         same = np.repeat(tokens[i : i + 1], len(ids), axis=0)
         classes = np.repeat(labels[i : i + 1], len(ids))
-        masked, _, made = reconstructed(context, same, classes, ids, cell)
-        masks.append(masked[0].reshape(context.preset.grid))
+        masked, _, made = reconstructed(worker, same, classes, ids, cell)
+        masks.append(masked[0].reshape(worker.preset.grid))
         samples.append(made[0])
         medians.append(np.rint(np.median(made, axis=0)).astype(np.uint8))
     stacked = {"masks": masks, "samples": samples, "medians": medians}
     arrays = {name: np.stack(parts) for name, parts in stacked.items()}
-    protocol = {"versions": context.versions()}
-    return Outcome({}, {}, protocol, {"originals": images, "labels": labels, **arrays})
+    return Outcome({}, {}, {}, {"originals": images, "labels": labels, **arrays})

@@ -7,55 +7,49 @@ they are the plain sampler's own.
 
 from __future__ import annotations
 
+import hashlib
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from experiments.engine.cells import Outcome
+from eval.metrics.metric import Metric
+from eval.rejection import class_scores, get_classifier, num_drawn
+from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.keys import stage_key
-from experiments.studies.draws import exclusive, tokens_of
+from experiments.sampler.worker import Worker
+from maskgit.common.errors import UsageError
 
-if TYPE_CHECKING:
-    from eval.features.registry import Extractor
-    from experiments.studies.base import Context
-
-METRICS = {
-    name: f"{name}.rejection.v1" for name in ("fid", "is", "precision", "recall", "drawn", "own")
-}
-MEASURED = ("fid", "is", "precision", "recall")
+DRAWN = Metric("drawn", 1, "Drawn", 0, "", needs=frozenset(), id_form="drawn.v{version}")
+OWN = Metric(
+    "own", 1, "P(own class)", 3, "higher", needs=frozenset(), id_form="own-probability.v{version}"
+)
+METRICS = (DRAWN, OWN)
 ROUND = 1000  # samples classified at a time
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One seed at all its rates; metrics are named `fid@0.05`."""
-    from eval.rejection import num_drawn
-    from experiments.sampler.measuring import measure
-
-    classes, count = context.preset.num_classes, cell["num_samples"]
-    per_class = count // classes
+    settings, classes = Sampling.of(cell), worker.preset.num_classes
+    per_class = settings.num_samples // classes
     drawn = {rate: classes * num_drawn(per_class, rate) for rate in cell["rates"]}
-    tokens = tokens_of(context, cell, max(drawn.values()))
-    scores = _scores(context, cell, tokens)
+    tokens = worker.tokens(settings, max(drawn.values()))
+    scores = _scores(worker, cell, tokens)
     metrics: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    name = cell["features"]
-    side = context.study.request.sides[name]
-    extractor = context.extractor(name)
+    extractor = worker.extractor(cell["features"])
     for rate in cell["rates"]:
         kept = kept_of_each_class(scores[: drawn[rate]], classes, per_class)
         samples = None
         if extractor is not None:
-            samples = extractor.extract_batches(context.decode(tokens[kept]))
-        found, absent = measure(
-            MEASURED, name, samples, context.real(name), side.no_features, side.no_reference
-        )
-        found["drawn"] = {"id": METRICS["drawn"], "value": drawn[rate]}
-        found["own"] = {"id": METRICS["own"], "value": float(_probability(scores[kept]).mean())}
+            samples = extractor.extract_batches(worker.decode(tokens[kept], settings.backend))
+        found, absent = worker.measure(cell["features"], samples)
+        found["drawn"] = {"id": DRAWN.id(), "value": drawn[rate]}
+        found["own"] = {"id": OWN.id(), "value": float(_probability(scores[kept]).mean())}
         metrics |= {f"{metric}@{rate:g}": value for metric, value in found.items()}
         missing |= {f"{metric}@{rate:g}": why for metric, why in absent.items()}
-    protocol = {"classifier": cell["classifier"], "versions": context.versions()}
-    return Outcome(metrics, missing, protocol, _pictures(context, tokens, scores, drawn, classes))
+    pictures = _pictures(worker, settings, tokens, scores)
+    return Outcome(metrics, missing, {"classifier": cell["classifier"]}, pictures)
 
 
 def kept_of_each_class(scores: np.ndarray, classes: int, count: int) -> np.ndarray:
@@ -68,49 +62,35 @@ def kept_of_each_class(scores: np.ndarray, classes: int, count: int) -> np.ndarr
     return np.sort((order * classes + np.arange(classes)).ravel()).astype(np.int64)
 
 
-def _scores(context: Context, cell: dict[str, Any], tokens: np.ndarray) -> np.ndarray:
+def _scores(worker: Worker, cell: dict[str, Any], tokens: np.ndarray) -> np.ndarray:
     """The classifier's log odds of each sample's own class, float64 (n,), kept as a stage."""
-    from eval.rejection import class_scores
-
-    classes = context.preset.num_classes
-    labels = np.arange(len(tokens)) % classes
+    labels, backend = np.arange(len(tokens)) % worker.preset.num_classes, cell["backend"]
     key = stage_key(
         "scores",
         tokens=_sha256(tokens),
-        tokenizer=context.study.request.networks["tokenizer"].identity,
+        tokenizer=worker.resources.networks["tokenizer"].identity,
         classifier=[cell["classifier"], cell["classifier_sha256"]],
-        code=context.study.code,
+        code=worker.resources.code,
     )
 
     def make() -> dict[str, np.ndarray]:
-        classifier = _classifier(context, cell)
+        name, classes = cell["classifier"], worker.preset.num_classes
+        classifier = get_classifier(name, worker.resources.feature_weights, worker.device)
+        if classifier.num_logits < classes:
+            raise UsageError(
+                f"--classifier {name}: has {classifier.num_logits} classes, the preset {classes}"
+            )
         parts = []
         for start in range(0, len(tokens), ROUND):
             rows = slice(start, start + ROUND)
-            logits = classifier.extract_batches(context.decode(tokens[rows])).logits
+            logits = classifier.extract_batches(worker.decode(tokens[rows], backend)).logits
             parts.append(class_scores(logits, labels[rows]))
         return {"scores": np.concatenate(parts)}
 
-    with exclusive(context.stages, "features", key):
-        return context.stages.arrays("features", key, len(tokens), make)["scores"]
-
-
-def _classifier(context: Context, cell: dict[str, Any]) -> Extractor:
-    from eval.rejection import get_classifier
-    from maskgit.common.errors import UsageError
-
-    classifier = get_classifier(cell["classifier"], context.study.weights_dir, context.device)
-    if classifier.num_logits < context.preset.num_classes:
-        raise UsageError(
-            f"--classifier {cell['classifier']}: has {classifier.num_logits} classes, "
-            f"the preset {context.preset.num_classes}"
-        )
-    return classifier
+    return worker.stages.arrays("features", key, len(tokens), make)["scores"]
 
 
 def _sha256(array: np.ndarray) -> str:
-    import hashlib
-
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return hashlib.sha256(buffer.getvalue()).hexdigest()
@@ -121,19 +101,16 @@ def _probability(scores: np.ndarray) -> np.ndarray:
 
 
 def _pictures(
-    context: Context,
-    tokens: np.ndarray,
-    scores: np.ndarray,
-    drawn: dict[float, int],
-    classes: int,
+    worker: Worker, settings: Sampling, tokens: np.ndarray, scores: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Of a few classes: the first sample, the surest and the least sure of the pool."""
+    classes = worker.preset.num_classes
     every = max(1, classes // 10)
     shown = np.arange(0, classes, every)[:10]
     table = scores.reshape(-1, classes)
     best, worst = (pick(table, axis=0)[shown] * classes + shown for pick in (np.argmax, np.argmin))
     ids = np.concatenate([shown, best, worst])
-    images = np.concatenate(list(context.decode(tokens[ids])))
+    images = worker.images(tokens[ids], settings.backend)
     return {
         "images": images.reshape(3, len(shown), *images.shape[1:]),
         "labels": shown.astype(np.int64),

@@ -12,27 +12,38 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome
+from experiments.sampler.worker import Worker
+from maskgit.decoding import generate
+from maskgit.model.config import TransformerConfig
+from maskgit.model.transformer import Transformer
+from maskgit.sampling.autoregressive import Autoregressive, generate_autoregressive
 
-if TYPE_CHECKING:
-    import torch
 
-    from experiments.studies.base import Context
+def _timing(name: str, label: str, digits: int, direction: str, unit: str) -> Metric:
+    form = f"{name.replace('_', '-')}.v{{version}}"
+    return Metric(name, 1, label, digits, direction, unit, needs=frozenset(), id_form=form)
 
-METRICS = {
-    name: f"{name}.runtime.v1"
-    for name in ("maskgit_seconds", "autoregressive_seconds", "matmul_gflops", "speedup")
-}
+
+# Those of MaskGIT are measured at each T: maskgit_seconds_T8, speedup_T8.
+METRICS = (
+    _timing("maskgit_seconds", "MaskGIT", 3, "lower", "s"),
+    _timing("autoregressive_seconds", "Autoregressive", 3, "lower", "s"),
+    _timing("matmul_gflops", "Matrix product", 0, "", "GFLOP/s"),
+    _timing("speedup", "Speed-up", 1, "higher", ""),
+)
+IDS = {metric.name: metric.id() for metric in METRICS}
 MATRIX = 2048  # rows of the square product that says how fast the device was meanwhile
 
 
 def device_name(device: str) -> str:
     """The processor's name: it is part of a cell, because its numbers are."""
     if device.startswith("cuda"):
-        import torch
-
         return torch.cuda.get_device_name(device)
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -42,16 +53,9 @@ def device_name(device: str) -> str:
         return platform.processor() or platform.machine()
 
 
-def compute(context: Context, cell: dict[str, Any]) -> Outcome:
-    """Seconds of one batch: cell has tokens, batch, steps (a list), rounds and device."""
-    import torch
-
-    from maskgit.decoding import generate
-    from maskgit.model.config import TransformerConfig
-    from maskgit.model.transformer import Transformer
-    from maskgit.sampling.autoregressive import Autoregressive, generate_autoregressive
-
-    preset, device = context.preset, torch.device(context.device)
+def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
+    """Seconds of one batch: cell has tokens, batch, steps (a list), rounds, precision, device."""
+    preset, device = worker.preset, torch.device(worker.device)
     shape = preset.transformer
     config = TransformerConfig(
         num_codes=preset.num_codes,
@@ -63,8 +67,9 @@ def compute(context: Context, cell: dict[str, Any]) -> Outcome:
         mlp=shape.mlp,
     )
     torch.manual_seed(0)
-    parallel = Transformer(config).to(device).eval()
-    baseline = Autoregressive(config).to(device).eval()
+    place = {"device": device, "dtype": getattr(torch, cell["precision"])}
+    parallel = Transformer(config).to(**place).eval()
+    baseline = Autoregressive(config).to(**place).eval()
     labels = torch.arange(cell["batch"], device=device) % config.num_classes
 
     def maskgit(steps: int) -> Callable[[], object]:
@@ -85,14 +90,13 @@ def compute(context: Context, cell: dict[str, Any]) -> Outcome:
         metrics[f"speedup_T{T}"] = medians["autoregressive"] / medians[f"T{T}"]
     return Outcome(
         metrics={
-            name: {"id": METRICS[name.partition("_T")[0]], "value": value}
+            name: {"id": IDS[name.partition("_T")[0]], "value": value}
             for name, value in metrics.items()
         },
         protocol={
-            "device": device_name(context.device),
+            "device": device_name(worker.device),
             "threads": torch.get_num_threads(),
-            "precision": "float32",
-            "versions": context.versions(),
+            "precision": cell["precision"],
         },
     )
 
@@ -101,8 +105,6 @@ def interleaved_medians(
     works: dict[str, Callable[[], object]], rounds: int, device: torch.device
 ) -> dict[str, float]:
     """Median seconds of each work over the rounds, after one round that is not counted."""
-    import torch
-
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(1 + rounds):
         for name, work in works.items():

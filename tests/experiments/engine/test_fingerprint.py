@@ -1,5 +1,6 @@
 """Fingerprints: layout and documentation do not count, everything that computes does."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from experiments.engine.fingerprint import (
     imported_modules,
     normalised,
 )
+from experiments.sampler.samplers import IMAGING, SAMPLERS
+from experiments.studies.registry import EXPERIMENTS
 
 SOURCE = '''"""Module."""
 import math
@@ -140,23 +143,15 @@ def test_relative_imports_are_resolved():
     assert imported_modules("import one.q as z, os", "one.a", {"one"}) == {"one.q"}
 
 
-def test_the_sampling_code_covers_decoding_and_not_the_measures():
-    from experiments.sampler.stage_code import code_fingerprints
+ROOTS = {
+    name: Path(importlib.util.find_spec(name).submodule_search_locations[0])
+    for name in ("maskgit", "eval", "experiments")
+}
 
-    roots = {}
-    import experiments
-    import maskgit
 
-    for package in (experiments, maskgit):
-        from pathlib import Path
-
-        roots[package.__name__] = Path(package.__file__).parent
-    modules = set(closure(["experiments.sampler.sampling"], roots))
-    assert {"maskgit.decoding", "maskgit.sampling.noise", "maskgit.schedules"} <= modules
-    assert not any(name.startswith("eval") for name in modules)
-    code = code_fingerprints("fashion-resnet")
-    assert len(set(code.values())) == len(code) == 5
-    assert code["metrics"] == fingerprint("experiments.sampler.measuring")
+def reached(code):
+    """The modules that the fingerprint of a stage's code covers."""
+    return set(closure([code.name, *code.also], ROOTS, code.without))
 
 
 TOKENS = {
@@ -185,31 +180,26 @@ TOKENS = {
 
 
 @pytest.mark.parametrize(("backend", "sampler"), TOKENS)
-def test_the_tokens_code_is_that_of_the_backend_and_the_sampler(monkeypatch, backend, sampler):
-    from experiments.sampler import stage_code
-
-    reached = {}
-
-    def watched(*modules, without=()):
-        import importlib.util
-
-        roots = {
-            name: Path(importlib.util.find_spec(name).submodule_search_locations[0])
-            for name in ("maskgit", "eval", "experiments")
-        }
-        reached[modules[0]] = set(closure(modules, roots, without))
-        return modules[0]
-
-    monkeypatch.setattr(stage_code, "fingerprint", watched)
-    code = stage_code.code_fingerprints("fashion-resnet", backend, sampler)
+def test_the_tokens_code_is_that_of_the_backend_and_the_sampler(backend, sampler):
+    code = SAMPLERS[sampler].code[backend]
     inside, outside = TOKENS[backend, sampler]
-    assert inside <= reached[code["tokens"]]
-    assert not outside & reached[code["tokens"]]
-    images = reached[code["images"]]
+    assert inside <= reached(code)
+    assert not outside & reached(code)
+    assert not any(name.startswith("eval") for name in reached(code))
+    assert code.fingerprint == fingerprint(code.name, *code.also, without=code.without)
+    images = reached(IMAGING[backend])
     assert "maskgit.model.tokenizer" in images
     assert ("maskgit.jax.tokenizer" in images) == (backend == "jax")
     assert not {"maskgit.jax.decoding", "maskgit.decoding", "maskgit.model.causal"} & images
-    assert {"eval.metrics.fid", "eval.metrics.kid", "eval.metrics.precision_recall"} <= reached[
-        code["metrics"]
-    ]
-    assert not any(name.startswith("maskgit") for name in reached[code["metrics"]])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_cells_code_covers_what_computes_it_and_no_bookkeeping(name):
+    modules = set(closure([f"experiments.studies.{name}.compute"], ROOTS))
+    assert {"experiments.sampler.worker", "eval.metrics.fid", "eval.metrics.kid"} <= modules
+    assert not any(module.startswith("experiments.engine") for module in modules)
+
+
+def test_the_sampling_code_covers_decoding_noise_and_schedules():
+    modules = reached(SAMPLERS["maskgit"].code["torch"])
+    assert {"maskgit.decoding", "maskgit.sampling.noise", "maskgit.schedules"} <= modules

@@ -1,6 +1,7 @@
 """The grammar of --T and of lists of names, and grid.json."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,12 @@ from experiments.engine.grid import (
     grid_json,
     parse_integers,
     parse_names,
-    sampler_cells,
     write_grid,
 )
+from experiments.engine.options import command
+from experiments.studies.ablate_schedule.experiment import Options
 from maskgit.common.errors import UsageError
+from tests.experiments.grids import build
 
 SCHEDULES = ("exponential", "cosine", "linear")
 
@@ -108,16 +111,26 @@ def test_a_near_name_is_suggested():
 
 
 def test_the_default_grid_of_the_paper_has_399_cells():
-    steps = parse_integers("4..60", "--T", 1)
-    cells = sampler_cells(
-        "e", "p", schedules=list("abcdefg"), steps=steps, seeds=[0], num_samples=10
+    built = build(Options())
+    assert len(built.tasks) == len({task.key for task in built.tasks}) == 399
+    assert built.tasks[0].cell["schedule"] == "exponential"
+    assert [task.cell["steps"] for task in built.tasks[:2]] == [4, 5]
+
+
+def test_the_command_says_what_differs_from_the_defaults(tmp_path):
+    options = Options(
+        T="8,12", seeds="0,1,2", weights=tmp_path, out=tmp_path, workers=2, precision="bfloat16"
     )
-    assert len(cells) == len(set(cells)) == 399
-    assert (cells[0].schedule, cells[0].steps) == ("a", 4)
+    assert command("ablate_schedule", options) == (
+        "python experiments/ablate_schedule.py --weights FOLDER --seeds 0,1,2 "
+        "--precision bfloat16 --T 8,12"
+    )
+    assert command("ablate_schedule", Options(data=Path("my data"))).endswith("--data 'my data'")
+    assert command("ablate_schedule", Options()) == "python experiments/ablate_schedule.py"
 
 
 def test_the_same_request_gives_the_same_bytes(tmp_path):
-    task = Task("k", {"b": 1, "a": 2}, spec=object())
+    task = Task("k", {"b": 1, "a": 2})
     again = Task("k", {"a": 2, "b": 1}, cost=9.0)
     texts = []
     for item, protocol in ((task, {"y": 1, "x": 2}), (again, {"x": 2, "y": 1})):
@@ -126,4 +139,6 @@ def test_the_same_request_gives_the_same_bytes(tmp_path):
     assert texts[0] == texts[1]
     grid = json.loads(texts[0])
     assert grid["cells"] == [{"key": "k", "cell": {"a": 2, "b": 1}}]
-    assert set(grid) == {"schema", "experiment", "preset", "cells", "protocol", "models"}
+    assert set(grid) == {
+        *("schema", "experiment", "preset", "cells", "protocol", "models", "metrics", "command")
+    }

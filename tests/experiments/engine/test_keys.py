@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.engine.cells import Cell
-from experiments.engine.keys import canonical, cell_key, digest, file_sha256, stage_key
+from experiments.engine.cells import Sampling
+from experiments.engine.keys import canonical, cell_key, digest, stage_key
 
 names = st.text("abcdefghij-.", min_size=1, max_size=8)
 hashes = st.dictionaries(names, st.text("0123456789abcdef", min_size=4, max_size=8), min_size=1)
 cells = st.builds(
-    Cell,
-    experiment=names,
-    preset=names,
+    Sampling,
+    sampler=names,
     schedule=names,
     steps=st.integers(1, 256),
     seed=st.integers(0, 2**32 - 1),
@@ -43,7 +42,7 @@ def test_the_order_of_the_configuration_does_not_change_a_key(cell, part):
 
 @given(cells, parts, st.data())
 def test_any_changed_field_of_a_cell_changes_its_key(cell, part, data):
-    field = data.draw(st.sampled_from([field.name for field in fields(Cell)]))
+    field = data.draw(st.sampled_from([field.name for field in fields(Sampling)]))
     old = getattr(cell, field)
     new = f"{old}x" if isinstance(old, str) else old + 1 if isinstance(old, int) else old * 2 + 1
     other = replace(cell, **{field: new})
@@ -117,10 +116,3 @@ def test_stages_of_equal_content_but_other_name_have_other_keys():
     assert stage_key("tokens", seed=1) != stage_key("features", seed=1)
     assert stage_key("tokens", seed=1) != stage_key("tokens", seed=2)
     assert stage_key("tokens", a=1, b=2) == stage_key("tokens", b=2, a=1)
-
-
-def test_file_sha256_is_that_of_the_bytes(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert file_sha256(tmp_path / "a") == expected

@@ -12,8 +12,9 @@ from experiments.engine.cells import Outcome
 from experiments.engine.run.execute import execute
 from experiments.engine.store.lease import Leases
 from experiments.engine.store.stages import Stages
-from experiments.engine.store.store import Store, atomic_write, checksum
+from experiments.engine.store.store import Store, checksum
 from maskgit.common.errors import UsageError
+from maskgit.common.files import atomic_write
 from tests.experiments.engine.engine_doubles import Trivial, task
 
 OUTCOME = Outcome(

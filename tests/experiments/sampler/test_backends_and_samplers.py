@@ -6,59 +6,68 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.engine.cells import Cell
-from experiments.engine.grid import autoregressive_cells, sampler_cells
-from experiments.sampler.compute import SamplerComputer
-from experiments.sampler.request import make_task, resolve
+from experiments.engine.cells import Sampling
+from experiments.sampler.resources import find_resources
+from experiments.sampler.samplers import SAMPLERS, sampling
+from experiments.sampler.worker import Worker
+from experiments.studies.ablate_schedule.experiment import Options, task_of
 from maskgit.common.errors import UsageError
+from maskgit.presets import get_preset
+from tests.experiments.grids import build, keys_of, resources_of, stage_keys
 
 GRID = ("--T", "3", "--schedules", "cosine,linear", "--num-samples", "21")
+EMBEDDED = get_preset("embedded")
 
 
-def usual(**changes):
-    return Cell("e", "embedded", "cosine", 3, 0, 12, **changes)
-
-
-def tasks(cells, weights, metrics=("fid", "nll")):
-    request = resolve(cells, metrics, weights=weights)
-    return [make_task(request, cell) for cell in cells]
+def usual(weights, **changes):
+    shared = {"T": "3", "schedules": "cosine", "num_samples": 12, "metrics": "fid,nll"}
+    return keys_of(Options(weights=weights, **shared, **changes))
 
 
 # ---- keys ----------------------------------------------------------------------------------------
 
 
 def test_an_extractor_changes_neither_tokens_nor_likelihood(weights):
-    first, second = tasks([usual(), usual(features="efficientnet-lite0")], weights)
-    assert first.spec.tokens == second.spec.tokens
-    assert first.spec.likelihood == second.spec.likelihood
-    assert first.spec.features != second.spec.features
+    first, second = usual(weights), usual(weights, features="efficientnet-lite0")
+    assert first.tokens == second.tokens
+    assert first.likelihood == second.likelihood
+    assert first.features != second.features
     assert first.key != second.key
 
 
 def test_the_presets_extractor_by_name_is_the_same_cell(weights):
-    first, second = tasks([usual(), usual(features="fashion-resnet")], weights)
+    first, second = usual(weights), usual(weights, features="fashion-resnet")
     assert first == second
     assert first.cell["features"] == "fashion-resnet"
 
 
-def test_a_sampler_and_a_backend_that_do_not_go_together_are_refused(weights):
-    for cell, says in (
-        (usual(backend="jax", sampler="autoregressive"), "needs --backend torch"),
-        (usual(backend="tpu"), "expected one of torch, jax"),
-        (usual(sampler="gibbs"), "expected one of maskgit, autoregressive"),
-        (usual(precision="float16"), "expected one of float32, bfloat16"),
-        (usual(backend="jax", precision="bfloat16"), "needs --backend torch"),
-        (usual(mode="fast"), "expected one of eager, compiled, graphs, autotuned"),
-        (usual(backend="jax", mode="graphs"), "--mode graphs: only for MaskGIT's sampler"),
-        (usual(sampler="autoregressive", mode="compiled"), "--mode compiled: only for MaskGIT's"),
-    ):
-        with pytest.raises(UsageError, match=says):
-            resolve([cell], ["fid"], weights=weights)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"backend": "jax", "sampler": "autoregressive"}, "needs --backend torch"),
+        ({"backend": "tpu"}, "expected one of torch, jax"),
+        ({"sampler": "gibbs"}, "expected one of maskgit, autoregressive"),
+        ({"precision": "float16"}, "expected one of float32, bfloat16"),
+        ({"backend": "jax", "precision": "bfloat16"}, "--precision bfloat16: .*float32 only"),
+        ({"mode": "fast"}, "expected one of eager, compiled, graphs, autotuned"),
+        ({"backend": "jax", "mode": "graphs"}, "--mode graphs: .* takes eager only"),
+        ({"sampler": "autoregressive", "mode": "compiled"}, "--mode compiled: .* eager only"),
+    ],
+)
+def test_a_sampler_and_a_backend_that_do_not_go_together_are_refused(settings, says):
+    with pytest.raises(UsageError, match=says):
+        sampling(EMBEDDED, **{"steps": 3, "seed": 0, "num_samples": 12, **settings})
 
 
-def test_cells_of_two_presets_are_no_grid(weights):
-    with pytest.raises(ValueError, match="2 presets"):
-        resolve([usual(), Cell("e", "imagenet256", "cosine", 3, 0, 2)], ["fid"], weights=weights)
+def test_metrics_beyond_the_usual_ones_are_measured_on_request(run, tmp_path):
+    flags = ("--T", "2", "--schedules", "cosine", "--num-samples", "12")
+    code, _, err = run(*flags, "--metrics", "coverage,density")
+    assert code == 0, err
+    (path,) = (tmp_path / "run").glob("cells/*/result.json")
+    assert set(json.loads(path.read_text())["metrics"]) == {"density", "coverage"}
+    grid = json.loads((tmp_path / "run" / "grid.json").read_text())
+    assert grid["metrics"]["coverage"]["direction"] == "higher"
+    assert set(grid["protocol"]["metrics"]) == {"density", "coverage"}
 
 
 # ---- autoregressive ------------------------------------------------------------------------------
@@ -85,54 +94,57 @@ def baseline(weights, tmp_path):
     return folder
 
 
+def grid_of(folder, *cells):
+    """(resources, tasks) of cells of any samplers, as an experiment would make them."""
+    names = [SAMPLERS[cell.sampler].network(cell.schedule) for cell in cells]
+    metrics = {"fid": "fashion-resnet", "is": "fashion-resnet", "nll": ""}
+    options = Options(weights=folder)
+    resources = find_resources("ablate_schedule", options, names, metrics=metrics)
+    return resources, [task_of(resources, cell, "fashion-resnet") for cell in cells]
+
+
 def test_an_autoregressive_cell_is_the_baselines_samples_measured_alike(baseline, tmp_path):
     import torch
 
     from maskgit.checkpoints import load_autoregressive
     from maskgit.sampling.autoregressive import generate_autoregressive
 
-    cells = autoregressive_cells("e", "embedded", num_tokens=64, seeds=[3], num_samples=12)
-    cells += sampler_cells(
-        "e", "embedded", schedules=["cosine"], steps=[3], seeds=[3], num_samples=12
-    )
-    request = resolve(cells, ["fid", "is", "nll"], weights=baseline)
-    baseline_task, parallel_task = (make_task(request, cell) for cell in cells)
-    assert baseline_task.spec.tokens != parallel_task.spec.tokens
+    settings = {"steps": 3, "seed": 3, "num_samples": 12}
+    cells = [sampling(EMBEDDED, name, **settings) for name in ("autoregressive", "maskgit")]
+    assert cells[0].steps == 64
+    resources, (baseline_task, parallel_task) = grid_of(baseline, *cells)
+    keys = stage_keys(resources, baseline_task)
+    assert keys.tokens != stage_keys(resources, parallel_task).tokens
     assert baseline_task.group != parallel_task.group
-    assert set(baseline_task.spec.protocol["weights"]) == {
-        "autoregressive", "tokenizer", "fashion-resnet"
-    }  # fmt: skip
-    computer = SamplerComputer(request, tmp_path / "run", device="cpu")
-    computer.start(0, 1)
-    outcome = computer.compute(baseline_task)
+    worker = Worker(resources, tmp_path / "run", asked_device="cpu")
+    worker.start(0, 1)
+    outcome = worker.compute(baseline_task)
+    assert set(outcome.protocol["weights"]) == {"autoregressive", "tokenizer", "fashion-resnet"}
     assert set(outcome.metrics) == {"fid", "is"}
     assert "not defined for the autoregressive sampler" in outcome.missing["nll"]
-    kept = np.load(tmp_path / "run" / "stages" / "tokens" / f"{baseline_task.spec.tokens}.npy")
+    kept = np.load(tmp_path / "run" / "stages" / "tokens" / f"{keys.tokens}.npy")
     expected = generate_autoregressive(
         load_autoregressive(baseline / "autoregressive"), torch.arange(12) % 10, seed=3
     )
     assert np.array_equal(kept, expected.numpy())
-    assert set(computer.compute(parallel_task).metrics) == {"fid", "is", "nll"}
+    assert set(worker.compute(parallel_task).metrics) == {"fid", "is", "nll"}
 
 
 def test_what_the_baseline_does_not_use_is_not_in_its_tokens_key(baseline):
     from dataclasses import replace
 
-    (cell,) = autoregressive_cells("e", "embedded", num_tokens=64, seeds=[0], num_samples=12)
-    first, second, third = tasks(
-        [cell, replace(cell, choice_temperature=4.5), replace(cell, sampling_temperature=0.9)],
-        baseline,
-    )
-    assert first.spec.tokens == second.spec.tokens != third.spec.tokens
-    assert first.key != second.key
+    cell = sampling(EMBEDDED, "autoregressive", steps=64, seed=0, num_samples=12)
+    others = replace(cell, choice_temperature=4.5), replace(cell, sampling_temperature=0.9)
+    resources, tasks = grid_of(baseline, cell, *others)
+    first, second, third = (stage_keys(resources, task).tokens for task in tasks)
+    assert first == second != third
+    assert tasks[0].key != tasks[1].key
 
 
 def test_a_folder_without_the_baseline_is_one_line(weights):
-    from maskgit.common.errors import UsageError as Missing
-
-    cells = autoregressive_cells("e", "embedded", num_tokens=64, seeds=[0], num_samples=2)
-    with pytest.raises(Missing, match="autoregressive") as caught:
-        resolve(cells, ["fid"], weights=weights)
+    cell = sampling(EMBEDDED, "autoregressive", steps=64, seed=0, num_samples=2)
+    with pytest.raises(UsageError, match="autoregressive") as caught:
+        grid_of(weights, cell)
     assert "\n" not in str(caught.value)
 
 
@@ -141,9 +153,9 @@ def test_a_folder_without_the_baseline_is_one_line(weights):
 
 @pytest.mark.parametrize(("name", "value"), [("precision", "bfloat16"), ("mode", "graphs")])
 def test_other_roundings_are_other_tokens_of_the_same_likelihood(weights, name, value):
-    first, second = tasks([usual(), usual(**{name: value})], weights)
-    assert first.spec.tokens != second.spec.tokens
-    assert first.spec.likelihood == second.spec.likelihood
+    first, second = usual(weights), usual(weights, **{name: value})
+    assert first.tokens != second.tokens
+    assert first.likelihood == second.likelihood
     assert name not in first.label
     assert f"{name}={value}" in second.label
 
@@ -165,12 +177,25 @@ def test_bfloat16_samples_and_measures_in_float32(run, tmp_path):
     assert ["--precision bfloat16" in text for text in texts] == [False, True]
 
 
-def test_a_study_refuses_what_it_would_ignore(tmp_path):
-    from experiments.panorama import Options, run
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runtime", ("--metrics", "kid", "--num-samples", "7")),
+        ("panorama", ("--backend", "jax")),
+        ("panorama", ("--mode", "graphs")),
+        ("decoding_trace", ("--num-samples", "7")),
+        ("reconstruction", ("--features", "fashion-resnet")),
+    ],
+)
+def test_an_experiment_refuses_what_it_would_ignore(name, words, monkeypatch, capsys, tmp_path):
+    from experiments.engine import command
 
-    for change in ({"precision": "bfloat16"}, {"backend": "jax"}, {"mode": "graphs"}):
-        with pytest.raises(UsageError, match=r"takes (float32|torch|eager) only"):
-            run(Options(out=tmp_path / "out", **change))
+    monkeypatch.setattr("sys.argv", [name, *words, "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        command.main(name, "")
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err.startswith(f"error: {words[0]}: no such flag")
     assert not (tmp_path / "out").exists()
 
 
@@ -216,6 +241,13 @@ def test_without_jax_the_backend_is_one_line(run, monkeypatch, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def tokens_key(weights, result):
+    """The key of a result's tokens."""
+    cell = result["cell"]
+    options = Options(weights=weights, schedules=cell["schedule"], T="3", backend=cell["backend"])
+    return resources_of(build(options)).stage_keys(Sampling.of(cell)).tokens
+
+
 def found(folder):
     """(schedule, backend) -> (result, tokens of the cell)."""
     results = [json.loads(path.read_text()) for path in folder.glob("cells/*/result.json")]
@@ -234,14 +266,9 @@ def test_jax_gives_the_report_of_torch(run, tmp_path, weights):
     assert len(list((tmp_path / "run/stages/tokens").glob("*.npy"))) == 4 + 1  # and the held-out
     for schedule in ("cosine", "linear"):
         torch_result, jax_result = cells[schedule, "torch"], cells[schedule, "jax"]
-        cell = Cell(**jax_result["cell"])
-        request = resolve([cell], ["fid"], weights=weights)
-        ours = np.load(
-            tmp_path / "run/stages/tokens" / f"{make_task(request, cell).spec.tokens}.npy"
-        )
-        cell = Cell(**torch_result["cell"])
-        theirs = np.load(
-            tmp_path / "run/stages/tokens" / f"{make_task(request, cell).spec.tokens}.npy"
+        ours, theirs = (
+            np.load(tmp_path / "run/stages/tokens" / f"{tokens_key(weights, result)}.npy")
+            for result in (jax_result, torch_result)
         )
         assert (ours == theirs).mean() >= 0.999
         assert set(jax_result["metrics"]) == set(torch_result["metrics"])

@@ -3,6 +3,7 @@
 The preset `tiny` has the sizes of the golden checkpoints, which the official code wrote.
 """
 
+import importlib.util
 import json
 import re
 from collections import Counter
@@ -120,13 +121,22 @@ def test_a_metric_is_computed_when_its_weights_have_come(run, tmp_path, monkeypa
 
     folder = tmp_path / "extractors"
     folder.mkdir()
-    flags = ("--T", "2", "--schedules", "cosine", "--num-samples", "12", "--weights-dir", folder)
+    flags = (
+        "--T",
+        "2",
+        "--schedules",
+        "cosine",
+        "--num-samples",
+        "12",
+        "--feature-weights",
+        folder,
+    )
     assert run(*flags)[0] == 0
     (before,) = results(tmp_path / "run")
     assert set(before["metrics"]) == {"nll"}
     shutil.copy(ZOO / "fashion-resnet" / "model.safetensors", folder)
     monkeypatch.setattr("experiments.sampler.sampling.sample_tokens", never)
-    monkeypatch.setattr("experiments.sampler.held_out.negative_log_likelihood", never)
+    monkeypatch.setattr("experiments.sampler.likelihood.negative_log_likelihood", never)
     code, _, err = run(*flags)
     assert code == 0, err
     (after,) = [result for result in results(tmp_path / "run") if result["key"] != before["key"]]
@@ -279,29 +289,42 @@ def test_a_kind_of_usage_error_is_one_line_too(run, monkeypatch):
     from maskgit.common.errors import Unavailable
 
     def unavailable(*_, **__):
-        raise Unavailable("--weights-dir x: nothing there")
+        raise Unavailable("--feature-weights x: nothing there")
 
-    monkeypatch.setattr("experiments.sampler.request.resolve", unavailable)
+    monkeypatch.setattr("experiments.sampler.resources.find_networks", unavailable)
     code, _, err = run("--T", "2")
-    assert (code, err) == (2, "error: --weights-dir x: nothing there\n")
+    assert (code, err) == (2, "error: --feature-weights x: nothing there\n")
+
+
+def usual_workers(tiny, device="cpu", parameters=0, **options):
+    from dataclasses import replace
+
+    from experiments.sampler import building
+    from experiments.studies.ablate_schedule.experiment import Options
+    from tests.experiments.grids import build, resources_of
+
+    asked = {"preset": "tiny", "weights": tiny, "schedules": "cosine", "metrics": "fid", "T": "2"}
+    asked = Options(**asked, device="cpu", **options)
+    resources = resources_of(build(asked))
+    large = replace(resources.networks["transformer-cosine"], parameters=parameters)
+    resources = replace(resources, networks={**resources.networks, "transformer-cosine": large})
+    return building.usual_workers(resources, device)
 
 
 def test_large_networks_get_one_worker_and_small_ones_the_cores(tiny, monkeypatch):
-    from dataclasses import replace
+    monkeypatch.setattr("experiments.sampler.building.available_cores", lambda: 6)
+    assert usual_workers(tiny) == 6
+    assert usual_workers(tiny, parameters=172_457_193) == 1
+    if importlib.util.find_spec("jax"):
+        assert usual_workers(tiny, backend="jax") == 1
 
-    from experiments.engine import sweep
-    from experiments.engine.cells import Cell
-    from experiments.engine.options import SweepOptions
-    from experiments.sampler.request import resolve
 
-    monkeypatch.setattr("experiments.sampler.compute.available_cores", lambda: 6)
-    request = resolve([Cell("e", "tiny", "cosine", 2, 0, 2)], ["fid"], weights=tiny)
-    assert sweep.default_workers(SweepOptions(device="cpu"), request) == 6
-    assert sweep.default_workers(SweepOptions(device="cpu", backend="jax"), request) == 1
-    assert sweep.default_workers(SweepOptions(device="cpu", workers=4), request) == 4
-    large = replace(request.networks["transformer-cosine"], bytes=172_457_193 * 4)
-    request = replace(request, networks={**request.networks, "transformer-cosine": large})
-    assert sweep.default_workers(SweepOptions(device="cpu"), request) == 1
+def test_a_number_of_workers_is_taken_up_to_the_most_that_an_experiment_bears():
+    from experiments.engine.cells import Build
+
+    assert [Build([], None, {}, 6).workers(wanted) for wanted in (None, 0, 4)] == [6, 0, 4]
+    alone = Build([], None, {}, 6, most_workers=1)
+    assert [alone.workers(wanted) for wanted in (None, 0, 4)] == [1, 0, 1]
 
 
 @pytest.mark.parametrize(("device", "count"), [("auto", 6), ("cuda", 6), ("cuda:1", 2)])
@@ -309,17 +332,12 @@ def test_each_gpu_gets_two_workers(tiny, monkeypatch, device, count):
     """One samples while the other measures."""
     import torch
 
-    from experiments.engine import sweep
-    from experiments.engine.cells import Cell
-    from experiments.engine.options import SweepOptions
-    from experiments.sampler import compute
-    from experiments.sampler.request import resolve
+    from maskgit.common.device import resolve_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    request = resolve([Cell("e", "tiny", "cosine", 2, 0, 2)], ["fid"], weights=tiny)
-    assert sweep.default_workers(SweepOptions(device=device), request) == count
-    places = [compute.resolve_device(device, worker) for worker in range(count)]
+    assert usual_workers(tiny, device) == count
+    places = [resolve_device(device, worker) for worker in range(count)]
     assert {places.count(place) for place in places} == {2}
 
 
@@ -329,27 +347,33 @@ def test_workers_that_share_a_gpu_are_not_counted_twice_in_the_estimate(
 ):
     from types import SimpleNamespace
 
-    from experiments.engine.cells import Task
+    from experiments.engine.cells import Sampling, Task
     from experiments.sampler import estimate
 
     monkeypatch.setattr(estimate, "gpu_count", lambda device: gpus)
-    monkeypatch.setattr(estimate, "_chunk", lambda computer, cell: 1)
+    monkeypatch.setattr(estimate, "_chunk", lambda worker, features: 1)
     # A hundredth of a second an image and iteration, and as much again for what follows.
     monkeypatch.setattr(
-        estimate, "_once", lambda c, cell, n, measured: (n * cell["steps"] / 100, measured / 100)
+        estimate,
+        "_once",
+        lambda worker, cell, features, measured: (
+            cell.num_samples * cell.steps / 100,
+            measured / 100,
+        ),
     )
-    computer = SimpleNamespace(
+    worker = SimpleNamespace(
         start=lambda worker, workers: None,
-        request=SimpleNamespace(metrics=("fid",)),
+        resources=SimpleNamespace(metrics={"fid": "f"}),
         run=tmp_path,
-        device="auto",
+        asked_device="auto",
     )
-    tasks = [Task(str(i), {"steps": 9, "num_samples": 100}) for i in range(8)]
-    assert estimate.seconds_of(tasks, computer, 4) == pytest.approx(8 * 100 * 0.1 / at_once)
+    cell = {**Sampling("maskgit", "cosine", 9, 0, 100, 4.5).as_dict(), "features": "f"}
+    tasks = [Task(str(i), cell) for i in range(8)]
+    assert estimate.seconds_of(tasks, worker, 4) == pytest.approx(8 * 100 * 0.1 / at_once)
 
 
 def test_shown_samples_spread_over_the_classes():
-    from experiments.sampler.labels import shown_samples
+    from experiments.sampler.samples import shown_samples
 
     assert shown_samples(100, 10).tolist() == list(range(20))
     assert shown_samples(13, 10).tolist() == list(range(13))

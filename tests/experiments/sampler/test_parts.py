@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
+from experiments.engine.cells import Sampling
 from experiments.engine.check import IN_RUN
 from experiments.engine.store.stages import Stages
-from experiments.sampler.compute import sample_parts
-from experiments.sampler.labels import labels_of
+from experiments.sampler.samples import labels_of, sample_parts
 from tests.paths import ROOT
 
 PARTS = [np.array([0, 3, 6]), np.array([1, 4, 7]), np.array([2, 5])]
@@ -80,10 +80,6 @@ def test_every_sample_is_in_one_part_and_classes_stand_together(count, classes, 
     assert np.array_equal(labels, np.sort(labels))
 
 
-def cell(**more):
-    return {"num_samples": 12, "steps": 3, "seed": 5, "sampling_temperature": 1.0, **more}
-
-
 @pytest.mark.parametrize(
     "sampler", ["torch", "autoregressive", pytest.param("jax", marks=pytest.mark.jax)]
 )
@@ -97,7 +93,7 @@ def test_a_sample_does_not_depend_on_the_part_it_is_in(sampler):
         num_codes=16, num_classes=4, num_tokens=9, width=32, layers=2, heads=2, mlp=64
     )
     torch.manual_seed(0)
-    settings = cell(schedule="cosine", choice_temperature=4.5)
+    settings = Sampling("any", "cosine", 3, 5, 12, 4.5)
     if sampler == "autoregressive":
         from experiments.sampler.sampling_autoregressive import sample_tokens
         from maskgit.sampling.autoregressive import Autoregressive
@@ -123,14 +119,13 @@ SWEEP = """
 import os
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-from experiments.sampler import compute
-compute.PART = 10
-compute.sample_parts.__defaults__ = (10,)
-real = compute.SamplerComputer.sample
+from experiments.sampler import samples, worker
+samples.PART = 10
+real = worker.Worker.sample
 def counted(self, cell, **ids):
     print("sampled", flush=True)
     return real(self, cell, **ids)
-compute.SamplerComputer.sample = counted
+worker.Worker.sample = counted
 from experiments import ablate_schedule
 ablate_schedule.main()
 """

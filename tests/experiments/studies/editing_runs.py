@@ -33,8 +33,8 @@ def with_baseline(weights, folder):
 def run_script(monkeypatch, capsys, module, *flags):
     """(exit code, stdout, stderr) of an experiment's script."""
     # Test processes share the cores: two threads each would wait for one another.
-    monkeypatch.setattr("experiments.sampler.compute.available_cores", lambda: 1)
-    monkeypatch.setattr(sys, "argv", [f"{module.NAME}.py", *(str(flag) for flag in flags)])
+    monkeypatch.setattr("experiments.sampler.worker.available_cores", lambda: 1)
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, flags)])
     with pytest.raises(SystemExit) as ended:
         module.main()
     said = capsys.readouterr()
@@ -61,7 +61,7 @@ def report_of(folder):
 
 
 def embedded_context():
-    """What `fill` and the like ask of a Context, with the shipped networks."""
+    """What `fill` and the like ask of a worker, with the shipped networks."""
     from maskgit.checkpoints import (
         load_autoregressive,
         load_tokenizer,

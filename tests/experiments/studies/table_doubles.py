@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.cli import check_arguments, parse
+from experiments.engine import command
+from experiments.studies.registry import get_experiment
+from maskgit.common.cli import parse
 
 
 def with_baseline(weights: Path, folder: Path) -> Path:
@@ -31,11 +32,12 @@ def with_baseline(weights: Path, folder: Path) -> Path:
 
 def call(name: str, *flags: Any, out: Path, weights: Path | None = None) -> int:
     """experiments/NAME.py with these flags, --workers 0 and a shared --stages; its exit code."""
-    module = importlib.import_module(f"experiments.{name}")
-    words = [*map(str, flags), "--out", str(out), "--stages", str(out.parent), "--workers", "0"]
+    kind = get_experiment(name).options
+    words = [*map(str, flags), "--out", str(out), "--workers", "0"]
+    if hasattr(kind, "stages"):
+        words += ["--stages", str(out.parent)]
     words += ["--weights", str(weights)] if weights else []
-    check_arguments(module.Options, words)
-    return module.run(parse(module.Options, words, name, ""))
+    return command.run(name, parse(kind, words, name, ""))
 
 
 def results(out: Path) -> list[dict[str, Any]]:

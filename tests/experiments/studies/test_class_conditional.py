@@ -1,9 +1,16 @@
 """Table 1: values are the sampler's own, pools share their samples, CAS follows the classes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from experiments.sampler.samplers import sampling
+from experiments.studies import cas
+from experiments.studies.class_conditional.experiment import Options
 from maskgit.common.errors import UsageError
+from maskgit.presets import get_preset
+from tests.experiments.grids import build
 from tests.experiments.studies.table_doubles import call, results, value, with_baseline
 
 
@@ -31,22 +38,14 @@ def test_both_samplers_are_measured_as_a_sweep_measures(weights, tmp_path):
 
 
 def test_a_pool_begins_with_the_samples_of_a_smaller_cell(weights, tmp_path):
-    from experiments.class_conditional import Options
-    from experiments.sampler.compute import SamplerComputer
-    from experiments.studies.base import Context, make_study
-    from experiments.studies.draws import sampling, tokens_of
-
-    options = Options(weights=weights)
-    study = make_study(
-        "x", "experiments.studies.class_conditional.compute", options, held_out=False
-    )
-    computer = SamplerComputer(study.request, tmp_path)
-    computer.start(0, 1)
-    context = Context(study, computer)
-    few, many = (sampling("maskgit", 2, 0, n, 4.5) for n in (10, 30))
-    whole = tokens_of(context, many)
-    assert (tokens_of(context, few, 25) == whole[:25]).all()
-    assert (tokens_of(context, few) == whole[:10]).all()
+    options = Options(weights=weights, T="2", cas_samples=0, quick=True)
+    worker = build(options, "class_conditional").computer
+    worker.run = tmp_path
+    worker.start(0, 1)
+    few, many = (sampling(get_preset("embedded"), steps=2, seed=0, num_samples=n) for n in (10, 30))
+    whole = worker.tokens(many)
+    assert (worker.tokens(few, 25) == whole[:25]).all()
+    assert (worker.tokens(few) == whole[:10]).all()
 
 
 def test_without_the_baseline_the_report_says_so(weights, tmp_path):
@@ -64,15 +63,14 @@ def test_too_few_images_for_a_batch_are_refused(weights, tmp_path):
         call("class_conditional", "--cas-samples", 20, out=tmp_path / "run", weights=weights)
 
 
-def test_generated_images_follow_the_classes_of_the_real_ones(weights, tmp_path, monkeypatch):
-    from types import SimpleNamespace
-
-    from experiments.studies import cas
-
+def test_generated_images_follow_the_classes_of_the_real_ones():
     tokens = np.arange(40)[:, None]
-    monkeypatch.setattr(cas, "tokens_of", lambda context, cell, count: tokens[:count])
-    context = SimpleNamespace(decode=lambda found: [found.reshape(-1, 1, 1, 1)])
-    images, labels = cas.generated(context, {}, np.array([3, 1, 4, 2]))
+    worker = SimpleNamespace(
+        tokens=lambda settings, count: tokens[:count],
+        images=lambda found, backend: found.reshape(-1, 1, 1, 1),
+    )
+    settings = sampling(get_preset("embedded"), steps=2, seed=0, num_samples=4)
+    images, labels = cas.generated(worker, settings, np.array([3, 1, 4, 2]))
     assert np.bincount(labels).tolist() == [3, 1, 4, 2]
     assert (images.ravel() % 4 == labels).all()
 

@@ -13,7 +13,7 @@ from tests.experiments.studies.editing_runs import cells_of, run_script, with_ba
 def test_the_trace_of_both_samplers(monkeypatch, capsys, weights, tmp_path):
     folder = with_baseline(weights, tmp_path / "weights")
     shared = ("--weights", folder, "--out", tmp_path / "run", "--workers", 0)
-    flags = ("--steps", 8, "--classes", "3,5")
+    flags = ("--T", 8, "--classes", "3,5")
     code, _, err = run_script(monkeypatch, capsys, decoding_trace, *shared, *flags)
     assert code == 0, err
     found = {
@@ -40,7 +40,7 @@ def test_the_trace_of_both_samplers(monkeypatch, capsys, weights, tmp_path):
 
 
 def test_without_the_baseline_maskgit_is_shown_alone(monkeypatch, capsys, weights, tmp_path):
-    shared = ("--weights", weights, "--out", tmp_path / "run", "--workers", 0, "--steps", 2)
+    shared = ("--weights", weights, "--out", tmp_path / "run", "--workers", 0, "--T", 2)
     code, _, err = run_script(monkeypatch, capsys, decoding_trace, *shared)
     assert code == 0, err
     text = (tmp_path / "run" / "report" / "report.md").read_text()
@@ -51,7 +51,7 @@ def test_without_the_baseline_maskgit_is_shown_alone(monkeypatch, capsys, weight
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--steps", 0), "--steps 0: must be at least 1"),
+        (("--T", 0), "--T 0: must be at least 1"),
         (("--classes", "11"), "--classes 11: 11 is too large; at most 9"),
     ],
 )

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from experiments import editing
-from experiments.studies import choices, filling
-from experiments.studies.classifying import softmax
+from experiments.sampler.held_out import HeldOut
+from experiments.sampler.worker import softmax
+from experiments.studies import filling
 from experiments.studies.filling import TASKS
 from maskgit.common.errors import UsageError
 from tests.experiments.studies.editing_runs import (
@@ -142,10 +143,9 @@ def test_from_flags_to_numbers(run, tmp_path, monkeypatch):
     from eval.reference.files import load_reference
     from maskgit.data.fashion_mnist import load_split
 
-    monkeypatch.setattr("experiments.sampler.held_out_images.IMAGES", 80)
+    monkeypatch.setattr("experiments.sampler.held_out.IMAGES", 80)
     monkeypatch.setattr(filling, "library", lambda: "missing")
-    monkeypatch.setattr("experiments.studies.editing.cells.library", lambda: "missing")
-    flags = ("--tasks", "outpaint-right,outpaint-bottom", "--steps", 2, "--start", 0)
+    flags = ("--tasks", "outpaint-right,outpaint-bottom", "--T", 2, "--start", 0)
     code, out, err = run(*flags, "--classes", "0,1", "--targets", "2,3")
     assert code == 0, err
     assert out == f"{tmp_path / 'run' / 'report' / 'report.md'}\n"
@@ -195,8 +195,8 @@ def _text(folder):
     ("flags", "words"),
     [
         (("--tasks", "outpaint-up"), "--tasks outpaint-up: unknown 'outpaint-up'"),
-        (("--steps", 0), "--steps 0: must be at least 1"),
-        (("--start", 12), "--start 12: must be from 0 to 11, below --steps"),
+        (("--T", 0), "--T 0: must be at least 1"),
+        (("--start", 12), "--start 12: must be from 0 to 11, below --T"),
         (("--classes", "10"), "--classes 10: 10 is too large"),
         (("--targets", "x"), "--targets x: 'x' is not of the form"),
         (("--box", "1,2,3"), "--box 1,2,3: expected TOP,LEFT,HEIGHT,WIDTH in pixels"),
@@ -217,7 +217,7 @@ def test_a_mistake_is_one_line(run, tmp_path, flags, words):
 
 def test_without_the_baseline_the_rest_runs_and_says_why(monkeypatch, capsys, weights, tmp_path):
     shared = ("--weights", weights, "--out", tmp_path / "run", "--workers", 0)
-    flags = ("--tasks", "outpaint-bottom", "--steps", 1, "--start", 0, "--num-samples", 2)
+    flags = ("--tasks", "outpaint-bottom", "--T", 1, "--start", 0, "--num-samples", 2)
     code, _, err = run_script(monkeypatch, capsys, editing, *shared, *flags)
     assert code == 0, err
     assert "autoregressive" not in {c.get("method") for c, _, _ in cells_of(tmp_path / "run")}
@@ -225,13 +225,9 @@ def test_without_the_baseline_the_rest_runs_and_says_why(monkeypatch, capsys, we
 
 
 def test_first_images_are_of_the_classes_asked_for():
-    from types import SimpleNamespace
-
     from maskgit.presets import get_preset
 
-    preset = get_preset("embedded")
-    request = SimpleNamespace(held_out=SimpleNamespace(labels=(3, 1, 1, 0)))
-    study = SimpleNamespace(preset=preset, request=request)
-    assert choices.first_images(study, "--classes", "0,1") == [3, 1]
+    preset, held_out = get_preset("embedded"), HeldOut("", "", labels=(3, 1, 1, 0))
+    assert held_out.first_of_classes(preset, "--classes", "0,1") == [3, 1]
     with pytest.raises(UsageError, match="--classes 0,2: no held-out image is of class 2"):
-        choices.first_images(study, "--classes", "0,2")
+        held_out.first_of_classes(preset, "--classes", "0,2")

@@ -50,7 +50,7 @@ def test_a_run_keeps_the_input_and_measures_what_it_shows(monkeypatch, capsys, w
     from maskgit.data.fashion_mnist import load_split
 
     shared = ("--weights", weights, "--out", tmp_path / "run", "--workers", 0)
-    flags = ("--factors", "2,3", "--steps", 1, "--start", 0, "--num-samples", 2)
+    flags = ("--factors", "2,3", "--T", 1, "--start", 0, "--num-samples", 2)
     labels = load_split("test")[1][:2]
     classes = ("--classes", ",".join(map(str, sorted(labels.tolist()))))
     code, _, err = run_script(monkeypatch, capsys, panorama, *shared, *flags, *classes)
@@ -79,7 +79,7 @@ def test_a_run_keeps_the_input_and_measures_what_it_shows(monkeypatch, capsys, w
     [
         (("--factors", "1"), "--factors 1: 1 is too small"),
         (("--overlap", "1"), "--overlap 1.0: expected a share between 0 and 1"),
-        (("--start", "-1"), "--start -1: must be from 0 to 11, below --steps"),
+        (("--start", "-1"), "--start -1: must be from 0 to 11, below --T"),
     ],
 )
 def test_a_mistake_is_one_line(monkeypatch, capsys, weights, tmp_path, flags, words):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.studies.reconstruction.cells import parse_ratios
 from experiments.studies.reconstruction.compute import masks_of
+from experiments.studies.reconstruction.experiment import parse_ratios
 from maskgit.common.errors import UsageError
 from tests.experiments.studies.table_doubles import call, results, value
 
@@ -22,19 +22,21 @@ def test_masks_have_the_size_asked_for_and_grow_into_each_other():
 def test_ratio_0_is_the_tokenizers_own_and_is_what_another_library_says(weights, tmp_path):
     import torch
 
-    from experiments.sampler.held_out import encode_images
-    from experiments.sampler.imaging import decode_images
+    from experiments.sampler.imaging import decode_batches
+    from experiments.sampler.likelihood import encode_images
     from maskgit.checkpoints import load_tokenizer
     from maskgit.data.fashion_mnist import load_split
 
     out = tmp_path / "reconstruction"
-    flags = ("--num-samples", 3, "--ratios", "0,0.9", "--masks", 2, "--samples", 3, "--steps", 2)
+    flags = ("--num-samples", 3, "--ratios", "0,0.9", "--masks", 2, "--samples", 3, "--T", 2)
     assert call("reconstruction", *flags, out=out, weights=weights) == 0
     cells = {(r["cell"]["part"], r["cell"]["ratio"]): r for r in results(out)}
     images = load_split("test")[0][:3]
     tokenizer = load_tokenizer(weights / "tokenizer").eval()
     with torch.inference_mode():
-        made = decode_images(tokenizer, encode_images(tokenizer, [images]), (8, 8))
+        made = np.concatenate(
+            list(decode_batches(tokenizer, encode_images(tokenizer, [images]), (8, 8)))
+        )
     error = ((images / 255.0 - made / 255.0) ** 2).mean(axis=(1, 2, 3))
     own = cells["curve", 0.0]
     assert value(own, "psnr") == pytest.approx(np.mean(-10 * np.log10(error)), abs=1e-9)
@@ -48,7 +50,7 @@ def test_ratio_0_is_the_tokenizers_own_and_is_what_another_library_says(weights,
 
 def test_the_median_is_of_the_reconstructions(weights, tmp_path):
     out = tmp_path / "reconstruction"
-    flags = ("--num-samples", 1, "--ratios", "0", "--samples", 1, "--steps", 1, "--classes", "9")
+    flags = ("--num-samples", 1, "--ratios", "0", "--samples", 1, "--T", 1, "--classes", "9")
     assert call("reconstruction", *flags, out=out, weights=weights) == 0
     for result in results(out):
         if result["cell"]["part"] == "median":

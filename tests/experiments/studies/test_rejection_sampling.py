@@ -5,7 +5,7 @@ import pytest
 
 from eval.rejection import accept
 from experiments.studies.rejection_sampling.compute import kept_of_each_class
-from experiments.studies.table_cells import parse_rates
+from experiments.studies.rejection_sampling.experiment import parse_rates
 from maskgit.common.errors import UsageError
 from tests.experiments.studies.table_doubles import call, results, value
 
@@ -24,7 +24,7 @@ def test_kept_of_each_class_keeps_what_eval_rejection_accepts(seed):
 def test_rate_1_is_the_plain_sampler_and_draws_are_counted(weights, tmp_path):
     shared = ("--num-samples", 20, "--seeds", "3")
     out = tmp_path / "rejection_sampling"
-    rates = ("--rates", "1,0.5,0.25", "--steps", 2)
+    rates = ("--rates", "1,0.5,0.25", "--T", 2)
     assert call("rejection_sampling", *shared, *rates, out=out, weights=weights) == 0
     plain = tmp_path / "ablate_schedule"
     flags = ("--T", 2, "--schedules", "cosine", "--metrics", "fid,is")

@@ -4,17 +4,18 @@ import csv
 
 import pytest
 
-from experiments import runtime
+from experiments.engine import command
 from experiments.studies.runtime.compute import interleaved_medians
+from experiments.studies.runtime.experiment import Options, build
 from tests.experiments.studies.table_doubles import results, value
 
 
 def test_speed_up_is_of_the_medians_it_prints(weights, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.studies.runtime.compute.MATRIX", 64)
-    options = runtime.Options(
+    options = Options(
         tokens="4,16", T="1,2", batch_sizes="2", rounds=1, out=tmp_path, weights=weights, workers=0
     )
-    assert runtime.run(options) == 0
+    assert command.run("runtime", options) == 0
     for result in results(tmp_path):
         for T in (1, 2):
             slow, fast = (
@@ -28,16 +29,9 @@ def test_speed_up_is_of_the_medians_it_prints(weights, tmp_path, monkeypatch):
             assert float(row["speedup_T1"]) == pytest.approx(ratio, rel=0.02)
 
 
-def test_workers_are_never_more_than_one(weights, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        "experiments.studies.base.run_study",
-        lambda study, options, tasks: seen.append(options.workers) or 0,
-    )
-    for workers in (None, 0, 1, 7):
-        runtime.run(runtime.Options(out=tmp_path, weights=weights, workers=workers))
-    assert all(count <= 1 for count in seen)
-    assert len(seen) == 4
+def test_workers_are_never_more_than_one(weights, tmp_path):
+    built = build(Options(out=tmp_path, weights=weights))
+    assert [built.workers(count) for count in (None, 0, 1, 7)] == [1, 0, 1, 1]
 
 
 def test_the_first_round_is_not_counted(monkeypatch):

@@ -1,0 +1,77 @@
+"""Feature networks that measure, each with the statistics of the real images on it.
+
+Either may be missing on this machine. Then the metrics that need it are missing too, with the
+reason, and the others go on; the word MISSING stands for its sha256 in keys, so that a cell is
+computed anew when the file has come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.engine.cells import plain_reason
+from experiments.engine.keys import MISSING
+from maskgit.common.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from eval.features.registry import Extractor
+    from eval.metrics.metric import PreparedReference
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A feature network and a reference, by name, with what they hash to (or MISSING)."""
+
+    name: str
+    reference: str
+    weights_sha256: str
+    reference_sha256: str
+    why_missing: str = ""  # why the network cannot be used
+    why_no_reference: str = ""  # why the reference cannot; without the network there is none either
+    folder: Path | None = None  # with the weights, as --feature-weights
+
+    def extractor(self, device: str) -> Extractor:
+        """The network on a device."""
+        from eval.features.registry import get_extractor
+
+        return get_extractor(self.name, self.folder, device)
+
+    def load_reference(self) -> PreparedReference:
+        """The reference, which keeps what metrics compute from it once."""
+        from eval.metrics.metric import PreparedReference
+        from eval.reference.files import load_reference
+
+        return PreparedReference(load_reference(self.reference, self.name, self.folder))
+
+
+def find_feature_network(
+    name: str, reference: str, folder: Path | None, image_shape: tuple[int, int, int]
+) -> FeatureNetwork:
+    """Look whether a feature network and a reference are here and take such images.
+
+    image_shape: (height, width, channels) of the preset's images.
+
+    Raises:
+        UsageError: an unknown name, a damaged file, or a network that does not take such images.
+    """
+    from eval.features.registry import extractor_names, get_extractor
+    from eval.reference.files import load_reference
+
+    if name not in extractor_names():
+        raise UsageError(f"--features {name}: expected one of {', '.join(extractor_names())}")
+    try:
+        extractor = get_extractor(name, folder)
+    except Unavailable as error:
+        why = plain_reason(error)
+        return FeatureNetwork(name, reference, MISSING, MISSING, why, why, folder)
+    # The network refuses images that it does not take; to prepare one costs next to nothing.
+    extractor.prepare(np.zeros((1, *image_shape), np.uint8))
+    try:
+        sha256, why = load_reference(reference, name, folder).sha256, ""
+    except Unavailable as error:
+        sha256, why = MISSING, plain_reason(error)
+    return FeatureNetwork(name, reference, extractor.weights_sha256, sha256, "", why, folder)

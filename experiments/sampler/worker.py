@@ -1,0 +1,346 @@
+"""The worker of an experiment: one process's networks and data, and the stages of a cell.
+
+    tokens -> images (memory only) -> features -> metrics
+
+Each stage is served from its file if it is there. Networks and references are loaded at their first
+use; a worker keeps one sampling network of a backend, so cells arrive ordered by their network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from eval.features.registry import Features
+from eval.metrics.metric import Entry, PreparedReference, Settings
+from eval.metrics.registry import METRICS, measure
+from experiments.engine.cells import Outcome, Sampling, Task, plain_reason
+from experiments.engine.keys import digest, stage_key
+from experiments.engine.store.stages import Stages
+from experiments.sampler import imaging, likelihood
+from experiments.sampler.networks import trim_memory
+from experiments.sampler.resources import Resources
+from experiments.sampler.samplers import IMAGING, SAMPLERS
+from experiments.sampler.samples import sample_parts, shown_samples
+from maskgit.common.device import available_cores, resolve_device
+
+if TYPE_CHECKING:
+    from eval.features.registry import Extractor
+    from maskgit.presets import Preset
+
+# The Inception Score in one part below 5,000 samples, as many real images as samples.
+SETTINGS = Settings(splits=None, equal_sizes=True)
+SCHEDULE = "cosine"  # of the experiments that need one transformer: the paper's choice
+
+
+@cache
+def library_versions(backend: str = "torch") -> dict[str, str]:
+    """Versions of the libraries that compute."""
+    names = ("torch", "numpy", "maskgit-bench", *(("jax",) if backend == "jax" else ()))
+    return {name: version(name) for name in names}
+
+
+class Worker:
+    """Computes the cells of an experiment; picklable until `start`.
+
+    Args:
+        resources: networks, data and keys.
+        run: folder with the stages, and with the classifiers of the CAS.
+        batch_size: images in one forward of the transformer; None: what suits the device.
+        asked_device: `auto`, `cpu`, `cuda`, `cuda:0`, ...
+        precision: of the transformer where cells have no sampling settings of their own.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        run: Path,
+        batch_size: int | None = None,
+        asked_device: str = "auto",
+        precision: str = "float32",
+    ):
+        self.resources, self.run = resources, run
+        self.batch_size, self.asked_device, self.precision = batch_size, asked_device, precision
+
+    def start(self, worker: int, workers: int) -> None:
+        """Share the cores among the workers and pick the device."""
+        self._threads = max(1, available_cores() // workers)
+        torch.set_num_threads(self._threads)
+        self.device = resolve_device(self.asked_device, worker)
+        self.stages = Stages(self.run)
+        self._loaded: dict[str, Any] = {}
+        self._networks: dict[str, tuple[str, Any]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def compute(self, task: Task) -> Outcome:
+        """One cell, by the experiment's own module."""
+        self._seconds = {}
+        outcome: Outcome = self.resources.module.compute(self, task.cell)
+        backend = task.cell.get("backend", "torch")
+        shared = {"versions": library_versions(backend), "code": {"cell": self.resources.code}}
+        timing = {"stages": self._seconds, "device": self.device, "threads": self._threads}
+        return replace(
+            outcome,
+            protocol={**shared, **outcome.protocol},
+            timing={**timing, **outcome.timing},
+        )
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to a stage's in timing.json."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            passed = time.monotonic() - began
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + passed
+
+    # ---- networks --------------------------------------------------------------------------------
+
+    @property
+    def preset(self) -> Preset:
+        """The preset."""
+        return self.resources.preset
+
+    def sampler(self, settings: Sampling) -> Any:
+        """The network that samples with these settings.
+
+        The one before is let go first: never two of a backend at a time in memory.
+        """
+        network, backend = self.resources.network(settings), settings.backend
+        identity = digest([network.identity, settings.precision, settings.mode])
+        if self._networks.get(backend, ("",))[0] != identity:
+            self._networks.pop(backend, None)
+            load = SAMPLERS[settings.sampler].code[backend].module.load
+            codes = self.preset.num_codes
+            model = load(network.path, codes, self._device_for(backend), settings)
+            self._networks[backend] = identity, model
+            trim_memory()
+        return self._networks[backend][1]
+
+    def _device_for(self, backend: str) -> str:
+        # JAX takes the accelerators it finds; only --device cpu as it was asked for keeps it off.
+        return self.device if backend == "torch" else self.asked_device
+
+    @property
+    def transformer(self) -> Any:
+        """MaskGIT's transformer of the cosine schedule."""
+        return self.sampler(self._plain("maskgit"))
+
+    @property
+    def autoregressive(self) -> Any:
+        """The autoregressive baseline."""
+        return self.sampler(self._plain("autoregressive"))
+
+    def _plain(self, sampler: str) -> Sampling:
+        return Sampling(sampler, SCHEDULE, 1, 0, 1, 0.0, precision=self.precision)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, in torch."""
+        return self._tokenizer("torch")
+
+    def _tokenizer(self, backend: str) -> Any:
+        path, load = self.resources.networks["tokenizer"].path, IMAGING[backend].module.load
+        return self._once(f"tokenizer {backend}", lambda: load(path, self._device_for(backend)))
+
+    def extractor(self, features: str) -> Extractor | None:
+        """A feature network, or None if its weights are not here."""
+        network = self.resources.features[features]
+        if network.why_missing:
+            return None
+        return self._once(f"extractor {features}", lambda: network.extractor(self.device))
+
+    def reference(self, features: str) -> PreparedReference | None:
+        """The reference on a feature network, or None if it is not here."""
+        network = self.resources.features[features]
+        if network.why_no_reference:
+            return None
+        return self._once(f"reference {features}", network.load_reference)
+
+    def _once(self, name: str, load: Callable[[], Any]) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = load()
+        return self._loaded[name]
+
+    # ---- stages ----------------------------------------------------------------------------------
+
+    def tokens(self, settings: Sampling, count: int = 0) -> np.ndarray:
+        """Tokens uint16 (count, N) of the first samples (0: the cell's num_samples).
+
+        Sample i depends on its seed, i and i's class only, so the samples of a cell are the first
+        ones of any larger pool. Those beyond the cell's num_samples are made and kept in blocks of
+        as many; the first block is the stage that all experiments share.
+        """
+        block, classes = settings.num_samples, self.preset.num_classes
+        key = self.resources.stage_keys(settings).tokens
+        with self.timed("tokens"):
+            parts = sample_parts(block, classes)
+            if len(parts) == 1:
+                first = self.stages.tokens(key, block, lambda: self.sample(settings))
+            else:
+                first = self.stages.tokens_in_parts(
+                    key, parts, lambda ids: self.sample(settings, ids=ids)
+                )
+            more = [
+                self._more_tokens(settings, key, start, min(block, count - start))
+                for start in range(block, count, block)
+            ]
+        return np.concatenate([first, *more])[: count or block]
+
+    def _more_tokens(self, settings: Sampling, first: str, start: int, size: int) -> np.ndarray:
+        """Tokens of the samples from `start` on, beyond those of the cell whose key is `first`."""
+        wider = replace(settings, num_samples=start + size)
+        return self.stages.tokens_in_parts(
+            stage_key("more-tokens", first=first, start=start, size=size),
+            sample_parts(size, self.preset.num_classes),
+            lambda ids: self.sample(wider, ids=ids + start),
+        )
+
+    def sample(self, settings: Sampling, **ids: np.ndarray) -> np.ndarray:
+        """Tokens uint16 (n, N), sampled now; with `ids`, of these samples only."""
+        module = SAMPLERS[settings.sampler].code[settings.backend].module
+        return module.sample_tokens(self.sampler(settings), settings, self.batch_size, **ids)
+
+    def decode(self, tokens: np.ndarray, backend: str = "torch") -> Iterator[np.ndarray]:
+        """Images uint8 (m, H, W, C) of tokens (n, N), a few at a time."""
+        module = IMAGING[backend].module
+        return module.decode_batches(self._tokenizer(backend), tokens, self.preset.grid)
+
+    def images(self, tokens: np.ndarray, backend: str = "torch") -> np.ndarray:
+        """Images uint8 (n, H, W, C) of tokens (n, N), all at once: for few of them."""
+        return np.concatenate(list(self.decode(tokens, backend)))
+
+    def features(
+        self, settings: Sampling, features: str, keep: dict[int, np.ndarray] | None = None
+    ) -> Features | None:
+        """Features of a cell's samples; None if the feature network is not here.
+
+        keep: numbers of samples whose images are wanted; they are put in where they are decoded on
+        the way, which they are not if the features are served from their file.
+        """
+        tokens, extractor = self.tokens(settings), self.extractor(features)
+        if extractor is None:
+            return None
+        wanted = keep if keep is not None else {}
+
+        def batches() -> Iterator[np.ndarray]:
+            start = 0
+            for images in self.decode(tokens, settings.backend):
+                for i in wanted:
+                    if start <= i < start + len(images):
+                        wanted[i] = images[i - start].copy()
+                start += len(images)
+                yield images
+
+        def extract() -> dict[str, np.ndarray]:
+            found = extractor.extract_batches(batches())
+            return {"features": found.features, "logits": found.logits}
+
+        key = self.resources.stage_keys(settings, features).features
+        with self.timed("features"):
+            arrays = self.stages.arrays("features", key, len(tokens), extract)
+        return Features(arrays["features"], arrays["logits"])
+
+    def shown(self, settings: Sampling) -> np.ndarray:
+        """Numbers of the samples that a cell keeps as pictures."""
+        return shown_samples(settings.num_samples, self.preset.num_classes)
+
+    def measure(
+        self,
+        features: str,
+        samples: Features | None,
+        reference: PreparedReference | None = None,
+        names: Sequence[str] = (),
+    ) -> tuple[dict[str, Entry], dict[str, str]]:
+        """(metrics, missing) of samples on a feature network; see `eval.metrics.registry.measure`.
+
+        reference: by default the preset's. names: by default all that the request measures on this
+        feature network.
+        """
+        network = self.resources.features[features]
+        on_this = [name for name, on in self.resources.metrics.items() if on == features]
+        with self.timed("metrics"):
+            metrics, missing = measure(
+                names or on_this,
+                features,
+                samples,
+                reference or self.reference(features),
+                SETTINGS,
+                no_features=network.why_missing,
+                no_reference=network.why_no_reference,
+            )
+        return metrics, {name: plain_reason(why) for name, why in missing.items()}
+
+    def classify(self, images: np.ndarray) -> tuple[np.ndarray | None, str]:
+        """(probabilities float64 (n, classes) or None, the reason where there are none) of images.
+
+        images: uint8 (n, H, W, C). The classifier of the first feature network is asked; its
+        classes are taken for the preset's where there are as many of them.
+        """
+        name, classes = next(iter(self.resources.features)), self.preset.num_classes
+        extractor = self.extractor(name)
+        if extractor is None:
+            return None, self.resources.features[name].why_missing
+        if extractor.num_logits != classes:
+            return None, (
+                f"{name} has {extractor.num_logits} classes, the preset {classes}: it cannot name "
+                "them"
+            )
+        return softmax(extractor.extract_batches([images]).logits), ""
+
+    def measured_on(self, features: str, num_samples: int) -> dict[str, Any]:
+        """What numbers on a feature network depend on, in words and hashes, for a protocol."""
+        network, reference = self.resources.features[features], self.reference(features)
+        protocol: dict[str, Any] = {"features": features, "reference": network.reference}
+        protocol["rounding"] = imaging.ROUNDING
+        extractor = self.extractor(features)
+        if extractor is not None:
+            protocol |= {"extractor": extractor.protocol, "resize": extractor.protocol["resize"]}
+        if reference is not None:
+            found = reference.reference
+            protocol |= {"reference_n": found.n, "reference_sha256": found.sha256}
+            protocol["real_n"] = len(found.features[:num_samples])
+        return protocol
+
+    def nll(self, settings: Sampling) -> Entry:
+        """The metric `nll` of a transformer and a schedule, computed once for all cells of both."""
+        held_out = self.resources.held_out
+        keys = self.resources.stage_keys(settings)
+
+        def make() -> dict[str, Any]:
+            # All transformers of a grid share the tokenizer, so the codes are kept too.
+            tokens = self.stages.tokens(
+                keys.held_out,
+                len(held_out),
+                lambda: likelihood.encode_images(self.tokenizer, held_out.batches()),
+            )
+            usual = replace(settings, backend="torch", precision="float32", mode="eager")
+            value, masked = likelihood.negative_log_likelihood(
+                self.sampler(usual),
+                settings.schedule,
+                tokens,
+                np.array(held_out.labels, np.int64),
+            )
+            return {"value": value, "images": len(held_out), "masked_tokens": masked}
+
+        with self.timed("likelihood"):
+            stage = self.stages.value("likelihood", keys.likelihood, make)
+        return {"id": METRICS["nll"].id(), "value": stage["value"]}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 (n, L) of logits (n, L)."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    weights = np.exp(shifted)
+    return weights / weights.sum(axis=1, keepdims=True)

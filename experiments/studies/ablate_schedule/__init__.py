@@ -1,0 +1,1 @@
+"""The experiment behind experiments/ablate_schedule.py."""

@@ -1,0 +1,67 @@
+"""What class_conditional asks: MaskGIT at several T beside the baseline, and CAS of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from experiments.engine.cells import Build
+from experiments.studies.tables import (
+    CasOptions,
+    all_missing,
+    compared_samplers,
+    network_names,
+    sample_count,
+    why_no_baseline,
+)
+from maskgit.presets import get_preset
+
+NAME = "class_conditional"
+COLUMNS, SHOWN = 4, 10  # pictures of a class, classes
+BALLS = ("precision", "recall", "density", "coverage")  # on the preset's second feature network
+
+
+@dataclass(frozen=True)
+class Options(CasOptions):
+    """Class-conditional samples measured and shown: the paper's Table 1, Figures 5 and 11 to 13."""
+
+    usual_metrics: ClassVar[tuple[str, ...]] = ("fid", "is", "precision", "recall")
+
+
+def build(options: Options) -> Build:
+    """The cells of both samplers, of CAS, and of real images of the same classes."""
+    from experiments.sampler.building import make_build
+    from experiments.sampler.resources import find_resources
+    from experiments.studies.cas import cas_tasks
+    from experiments.studies.real_images import real_images
+
+    preset, absent = get_preset(options.preset), why_no_baseline(options)
+    count = sample_count(preset, options)
+    rows = [
+        row
+        for seed in options.seed_list()
+        for row in compared_samplers(preset, options, absent, seed, count)
+    ]
+    main = options.features or preset.features
+    second = preset.precision_recall_features or main
+    measured = {name: second if name in BALLS else main for name in options.metric_list()}
+    resources = find_resources(
+        NAME, options, network_names(rows), metrics=measured, features=[main, second]
+    )
+    every = max(1, preset.num_classes // SHOWN)
+    shown = {"shown": list(range(0, preset.num_classes, every))[:SHOWN], "columns": COLUMNS}
+    tasks = [
+        resources.task(
+            {"part": "measure", **row.as_dict(), "features": [main, second], **shown},
+            cost=count * (row.steps + 4),
+            size=count,
+        )
+        for row in rows
+    ]
+    real = real_images(preset, options.data)
+    pictures = {"part": "pictures", **shown, "real_images": real.sha256[:16]}
+    tasks.append(resources.task(pictures, cost=COLUMNS * SHOWN, size=COLUMNS * SHOWN))
+    more, words, no_cas = cas_tasks(resources, options, real, no_baseline=absent, randaugment=True)
+    missing = all_missing(resources.unavailable(), absent, no_cas)
+    protocol = {"num_samples": count, **words}
+    return make_build(resources, options, tasks + more, protocol, missing=missing)

@@ -1,0 +1,67 @@
+"""What diversity asks: precision and recall on another network, and CAS without RandAugment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from experiments.engine.cells import Build
+from experiments.studies.tables import (
+    CasOptions,
+    all_missing,
+    compared_samplers,
+    network_names,
+    sample_count,
+    why_no_baseline,
+)
+from maskgit.presets import get_preset
+
+NAME = "diversity"
+
+
+@dataclass(frozen=True)
+class Options(CasOptions):
+    """Diversity on other measures: the paper's Table 5."""
+
+    usual_metrics: ClassVar[tuple[str, ...]] = ("precision", "recall")
+
+
+def build(options: Options) -> Build:
+    """The cells of both samplers and of CAS."""
+    from experiments.sampler.building import make_build
+    from experiments.sampler.resources import find_resources
+    from experiments.studies.cas import cas_tasks
+    from experiments.studies.real_images import real_images
+
+    preset, absent = get_preset(options.preset), why_no_baseline(options)
+    count = sample_count(preset, options)
+    rows = [
+        row
+        for seed in options.seed_list()
+        for row in compared_samplers(preset, options, absent, seed, count)
+    ]
+    name = options.features or preset.diversity_features or preset.features
+    resources = find_resources(
+        NAME, options, network_names(rows), metrics=dict.fromkeys(options.metric_list(), name)
+    )
+    real = real_images(preset, options.data)
+    tasks = [
+        resources.task(
+            {
+                "part": "measure",
+                **row.as_dict(),
+                "features": name,
+                "real_images": real.sha256[:16],
+            },
+            cost=count * (row.steps + 30),
+            size=count,
+        )
+        for row in rows
+    ]
+    more, words, no_cas = cas_tasks(resources, options, real, no_baseline=absent, randaugment=False)
+    missing = all_missing(resources.unavailable(), absent, no_cas)
+    if not resources.features[name].why_missing and not real.why:
+        # Features of real images take the place of a reference that is not here.
+        missing.pop(f"FID, KID, precision and recall on {name}", None)
+    protocol = {"num_samples": count, "network": name, "real_features": real.words, **words}
+    return make_build(resources, options, tasks + more, protocol, missing=missing)

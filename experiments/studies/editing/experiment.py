@@ -1,0 +1,153 @@
+"""What editing asks: parts of held-out images filled by several methods, and boxes edited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from experiments.engine.cells import Build
+from experiments.engine.grid import parse_integers, parse_names
+from experiments.engine.options import FillingOptions, MeasureOptions
+from experiments.sampler.samplers import SAMPLERS
+from experiments.studies.tables import BASELINE, all_missing, why_no_baseline
+from maskgit.common.errors import UsageError
+from maskgit.presets import get_preset
+
+if TYPE_CHECKING:
+    from maskgit.presets import Preset
+    from maskgit.sampling.editing import Box
+
+NAME = "editing"
+IMAGES = 2000  # of a cell, or all held-out ones if there are fewer
+QUICK_IMAGES = 100
+SAMPLES = 4  # pictured of an input
+BLEND = (
+    "decoded pixels inside the mask, Gaussian blend of the latent mask outside it; "
+    "edits: Gaussian blend of the latent box on both sides, as officially"
+)
+
+
+@dataclass(frozen=True)
+class Options(FillingOptions, MeasureOptions):
+    """Editing, inpainting, outpainting: the paper's Table 2 and Figures 6, 7, 14 and 16 to 20."""
+
+    usual_metrics: ClassVar[tuple[str, ...]] = ("fid", "is")
+
+    tasks: str = "all"
+    """Of outpaint-right, inpaint-center, outpaint-left, outpaint-top, outpaint-bottom,
+    inpaint-large, surround-50, surround-31, strip."""
+    start: int = 2
+    """First iteration, of 0..T-1."""
+    classes: str = "0,8,9"
+    """Pictures show the first held-out image of each of these classes."""
+    targets: str = "0,1,3,7,8,9"
+    """Classes that the pictured images are edited into."""
+    box: str = ""
+    """TOP,LEFT,HEIGHT,WIDTH in pixels to edit. Default: most of the lower half."""
+
+    def check(self) -> None:
+        super().check()
+        self.check_start(self.start)
+
+
+def build(options: Options) -> Build:
+    """The cells of every task and method, of their pictures, and of the edits."""
+    from experiments.sampler.building import make_build
+    from experiments.sampler.resources import find_resources
+    from experiments.sampler.worker import SCHEDULE
+    from experiments.studies.filling import AUTOREGRESSIVE_TASKS, TASKS, library
+    from experiments.studies.filling import SAMPLERS as DRAWING
+
+    names = parse_names(options.tasks, "--tasks", list(TASKS))
+    preset, seeds, absent = (
+        get_preset(options.preset),
+        options.seed_list(),
+        why_no_baseline(options),
+    )
+    samplers = ["maskgit"] if absent else ["maskgit", BASELINE]
+    features = options.features or preset.features
+    resources = find_resources(
+        NAME,
+        options,
+        [SAMPLERS[sampler].network(SCHEDULE) for sampler in samplers],
+        metrics=dict.fromkeys(options.metric_list(), features),
+        features=[features],
+        held_out=True,
+    )
+    decoding = {"steps": options.T, "start": options.start, "precision": options.precision}
+    count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
+    images = resources.held_out.first_of_classes(preset, "--classes", options.classes)
+    labels = [resources.held_out.labels[i] for i in images]
+    shown = {"images": images, "labels": labels, "seed": seeds[0]}
+
+    def measured(task: str, method: str, **more: Any) -> list[dict[str, Any]]:
+        cell = {"part": "measure", "task": task, "method": method, "num_images": count, **more}
+        return [{**cell, "seed": s} for s in (seeds if method in DRAWING else seeds[:1])]
+
+    cells = [cell for method in ("real", "tokenizer") for cell in measured("none", method)]
+    for name in names:
+        baseline = name in AUTOREGRESSIVE_TASKS and not absent
+        cells += measured(name, "maskgit", **decoding)
+        cells += measured(name, BASELINE, precision=options.precision) if baseline else []
+        cells += measured(name, "mean") + measured(name, "biharmonic", library=library())
+        picture = {"part": "pictures", "task": name, "samples": SAMPLES, "library": library()}
+        cells.append({**picture, "baseline": baseline, **shown, **decoding})
+    if preset.conditional:
+        cells += _edits(preset, options, seeds, count, {**shown, **decoding})
+    tasks = [
+        resources.task(c, cost=_cost(c, preset.num_tokens), size=c.get("num_images", 1))
+        for c in cells
+    ]
+    protocol = {
+        "num_images": count,
+        "tasks": list(names),
+        "classes_told": "the class of each input" if preset.conditional else "none",
+        "hidden_pixels": "at the mean of the known ones when the input is encoded",
+        "composite": BLEND,
+        "biharmonic": library(),
+        **decoding,
+    }
+    missing = all_missing(resources.unavailable(), absent)
+    return make_build(resources, options, tasks, protocol, missing=missing)
+
+
+def _edits(
+    preset: Preset, options: Options, seeds: Sequence[int], count: int, shown: dict[str, Any]
+) -> list[dict[str, Any]]:
+    from maskgit.sampling.editing import latent_box
+
+    box = parse_box(options.box, preset.image_size)
+    size = (preset.image_size, preset.image_size)
+    if latent_box(box, size, preset.tokenizer.downsampling).all():
+        raise UsageError(f"--box {options.box}: covers every token; expected a part")
+    targets = parse_integers(options.targets, "--targets", 0, preset.num_classes - 1)
+    shared = {"box": [box.top, box.left, box.height, box.width]}
+    shared |= {name: shown[name] for name in ("steps", "start", "precision")}
+    cells = [{"part": "edit", "num_images": count, "seed": seed, **shared} for seed in seeds]
+    return [*cells, {"part": "edits", "targets": targets, **shared, **shown}]
+
+
+def parse_box(text: str, side: int) -> Box:
+    """TOP,LEFT,HEIGHT,WIDTH inside images of that side; empty: the lower half, less an eighth of
+    the width on both sides.
+
+    Raises:
+        UsageError: anything else.
+    """
+    from maskgit.sampling.editing import Box
+
+    if not text:
+        return Box(side // 2, side // 8, side // 2, side - 2 * (side // 8))
+    words = [word.strip() for word in text.split(",")]
+    if len(words) != 4 or not all(word.isascii() and word.isdigit() for word in words):
+        raise UsageError(f"--box {text}: expected TOP,LEFT,HEIGHT,WIDTH in pixels")
+    box = Box(*map(int, words))
+    box.check(side, side)
+    return box
+
+
+def _cost(cell: dict[str, Any], num_tokens: int) -> float:
+    forwards = num_tokens if cell.get("method") == BASELINE else cell.get("steps", 1)
+    images = cell.get("num_images", 0) or len(cell["images"]) * SAMPLES
+    return float(images * (4 + forwards))
