@@ -27,7 +27,7 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
 
     from eval.features.registry import get_extractor
     from eval.metrics.statistics import Statistics
-    from eval.reference.files import REFERENCES, read_reference, save_reference
+    from eval.reference.files import REFERENCES, read_reference, write_reference
     from eval.weights.files import ZOO
     from maskgit.data.fashion_mnist import load_split
 
@@ -42,14 +42,18 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
     rng = np.random.default_rng(SEED)
     classes = [np.flatnonzero(labels == c) for c in range(labels.max() + 1)]
     chosen = np.stack([rng.permutation(rows)[:SUBSET_PER_CLASS] for rows in classes], axis=1)
-    save_reference(
+    statistics = Statistics.of(features)
+    write_reference(
         out,
-        Statistics.of(features),
+        statistics.mean,
+        statistics.cov,
+        statistics.n,
         features[chosen.ravel()],
-        extractor_name,
-        extractor.weights_sha256,
-        f"Fashion-MNIST (MIT licence, Zalando SE), {len(images)} training images; "
+        extractor=extractor_name,
+        weights_sha256=extractor.weights_sha256,
+        description=f"Fashion-MNIST (MIT licence, Zalando SE), {len(images)} training images; "
         f"features: {chosen.size} of them, class of row i is i % {len(classes)}, seed {SEED}",
+        compress=True,
     )
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.2f} MB, sha256 {read_reference(out, name).sha256}")

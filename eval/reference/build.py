@@ -31,6 +31,7 @@ from eval.reference.files import (
     built_path,
     read_reference,
     references_folder,
+    write_reference,
 )
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import sha256_of, write_json
@@ -124,22 +125,18 @@ def build_reference(
         raise
     if build.statistics.n < 2:
         raise UsageError(f"{shown}: a reference needs at least 2 images, got {build.statistics.n}")
-    arrays = {
-        "key": np.array(key),
-        "mean": build.statistics.mean,
-        "cov": build.statistics.cov,
-        "n": np.array(build.statistics.n),
-        "features": build.kept_features(),
-        "extractor": np.array(extractor.name),
-        "weights_sha256": np.array(extractor.weights_sha256),
-        "description": np.array(
-            description or f"{build.statistics.n} images of {source.name}, built here"
-        ),
-        "protocol": np.array(
-            json.dumps({**protocol, **source.describe(), "skipped_images": len(source.skipped)})
-        ),
-    }
-    write_arrays(path, arrays)
+    write_reference(
+        path,
+        build.statistics.mean,
+        build.statistics.cov,
+        build.statistics.n,
+        build.kept_features(),
+        extractor=extractor.name,
+        weights_sha256=extractor.weights_sha256,
+        description=description or f"{build.statistics.n} images of {source.name}, built here",
+        key=key,
+        protocol={**protocol, **source.describe(), "skipped_images": len(source.skipped)},
+    )
     _write_card(path, source)
     partial.unlink(missing_ok=True)
     return read_reference(path, shown)
@@ -356,17 +353,16 @@ def import_statistics(
         "content_sha256": sha256_of(file),
         "n_stated_by_user": n,
     }
-    described = f"imported from {publisher}'s {file.name}: {note}"
-    result = {
-        "key": np.array(protocol_key({**protocol, "extractor": extractor})),
-        "mean": mean,
-        "cov": cov,
-        "n": np.array(n),
-        "features": np.empty((0, dim), np.float32),
-        "extractor": np.array(extractor),
-        "weights_sha256": np.array(""),
-        "description": np.array(described),
-        "protocol": np.array(json.dumps(protocol)),
-    }
-    write_arrays(target, result)
+    write_reference(
+        target,
+        mean,
+        cov,
+        n,
+        np.empty((0, dim)),
+        extractor=extractor,
+        weights_sha256="",
+        description=f"imported from {publisher}'s {file.name}: {note}",
+        key=protocol_key({**protocol, "extractor": extractor}),
+        protocol=protocol,
+    )
     return read_reference(target, name)

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from eval.images.arrays import BROKEN, write_arrays
 from eval.weights.files import ZOO, weights_sha256
 from maskgit.common.errors import Unavailable, UsageError, one_line
 from maskgit.common.files import cache_folder
-
-if TYPE_CHECKING:
-    from eval.metrics.statistics import Statistics
 
 # What ships: the name given on a command line -> (file below the zoo, the extractor it was made
 # with).
@@ -83,25 +80,43 @@ class Reference:
         return self.features
 
 
-def save_reference(
-    path: str | Path,
-    statistics: Statistics,
+def write_reference(
+    path: Path,
+    mean: np.ndarray,
+    cov: np.ndarray,
+    n: int,
     features: np.ndarray,
+    *,
     extractor: str,
-    weights: str,
+    weights_sha256: str,
     description: str,
+    key: str = "",
+    protocol: Mapping[str, Any] | None = None,
+    compress: bool = False,
 ) -> None:
-    """Write reference statistics as an npz without pickles; equal content gives equal bytes."""
-    arrays = {
-        "mean": statistics.mean,
-        "cov": statistics.cov,
-        "n": np.array(statistics.n),
+    """Write a reference as an npz without pickles; equal content gives equal bytes.
+
+    Args:
+        mean, cov, n, features, extractor, weights_sha256, description, protocol: see `Reference`.
+        key: identity of what it was built from; empty and without a protocol if it ships.
+        compress: as it is done for references that ship.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    arrays = {"key": np.array(key)} if key else {}
+    arrays |= {
+        "mean": mean,
+        "cov": cov,
+        "n": np.array(n),
         "features": features.astype(np.float32),
         "extractor": np.array(extractor),
-        "weights_sha256": np.array(weights),
+        "weights_sha256": np.array(weights_sha256),
         "description": np.array(description),
     }
-    write_arrays(Path(path), arrays, zipfile.ZIP_DEFLATED)
+    if protocol is not None:
+        arrays["protocol"] = np.array(json.dumps(protocol))
+    write_arrays(path, arrays, zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED)
 
 
 def references_folder() -> Path:
