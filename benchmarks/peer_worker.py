@@ -4,8 +4,7 @@
 
 It prints one JSON line when it is ready. Then it answers every line `go` on stdin by the seconds of
 a batch from labels to tokens, and `end` by the peak memory in MiB. The official code is a package
-called maskgit as well, so it cannot share a process with ours; PYTHONPATH names its checkout, and
-the interpreter may be another Python's.
+called maskgit as well, so it cannot share a process with ours; and the interpreter may be another.
 """
 
 from __future__ import annotations
@@ -27,6 +26,18 @@ Ready = tuple[Callable[[], object], int, float, dict[str, str]]
 SHORT = 1.0  # seconds
 
 
+def package(name: str, checkout: str) -> None:
+    """Make `import name` find the package of the checkout, without running its __init__.
+
+    The official package is a maskgit as well and comes before ours; the __init__ of open-muse
+    imports text encoders and tokenizers, none of which is needed.
+    """
+    module: Any = types.ModuleType(name)
+    module.__path__ = [str(Path(checkout) / name)]
+    module.__version__ = ""
+    sys.modules[name] = module
+
+
 def official(sizes: Sizes) -> Ready:
     """google-research/maskgit: its flax network and decode loop, jitted as one program.
 
@@ -34,6 +45,7 @@ def official(sizes: Sizes) -> Ready:
     vocabulary for every position, cut to the codes. bfloat16: parameters in that type, in which
     flax then computes.
     """
+    package("maskgit", sizes["path"])
     import flax
     import jax
     import jax.numpy as jnp
@@ -104,11 +116,7 @@ def open_muse(sizes: Sizes) -> Ready:
     of the perceptron's width make its products as many as ours. Its mask is the last of the
     vocabulary, too.
     """
-    # The package's own __init__ imports text encoders and tokenizers, none of which is needed.
-    package: Any = types.ModuleType("muse")
-    package.__path__ = [str(Path(sizes["path"]) / "muse")]
-    package.__version__ = ""
-    sys.modules["muse"] = package
+    package("muse", sizes["path"])
     import torch
     from muse.modeling_transformer import MaskGitTransformer
     from torch.utils.flop_counter import FlopCounterMode
@@ -146,11 +154,14 @@ def ours(sizes: Sizes) -> Ready:
     import torch
 
     from benchmarks import sampling, work
+    from maskgit.model.transformer import Transformer
+    from maskgit.presets import get_preset
 
     backend = "jax" if sizes["contender"] == "ours-jax" else "torch"
     case = sampling.Case(sizes["size"], sizes["steps"], len(sizes["labels"]), sizes["precision"])
     run, _ = sampling.prepare(replace(case, backend=backend, classes=sizes["classes"]))
-    model = sampling.build_transformer(sizes["size"], "meta")
+    with torch.device("meta"):
+        model = Transformer(get_preset(sizes["size"]).transformer_config)
     count = sum(value.numel() for value in model.parameters())
     return run, count, work.full_flops(model.config, case.images, 1), {"torch": torch.__version__}
 

@@ -109,8 +109,6 @@ class Contender:
         self, python: str, sizes: dict[str, Any], environment: Mapping[str, str] | None = None
     ):
         self.name = sizes["contender"]
-        # A checkout's package comes before what is installed; the official one is a maskgit, too.
-        path = {"PYTHONPATH": sizes["path"]} if sizes["path"] else {}
         # A file, as a pipe that nobody reads would fill up.
         self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -119,7 +117,7 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self.stderr,
             text=True,
-            env={**os.environ, **path, **(environment or {})},
+            env={**os.environ, **(environment or {})},
         )
         about = json.loads(self._line())
         self.parameters, self.versions = about["parameters"], about["versions"]

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from benchmarks import peers
+from benchmarks.runner import in_fresh_process
 from maskgit.common.errors import RunError
 from maskgit.model.transformer import Transformer
 from maskgit.presets import get_preset
+from tests.paths import ROOT
 
 SIZES = ("embedded", "imagenet256", "imagenet512")
 # A worker that answers as told: parameters, operations, and how it ends.
@@ -133,6 +135,29 @@ def test_a_comparison_end_to_end_with_doubles(double, tmp_path, monkeypatch, cap
     assert rows["official"]["seconds_per_image"] == 1.25
     assert rows["official"]["ours_is_faster"] == 1.0
     assert "times the official decode: 1 (at least 1.15: missed)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("contender", ["ours", pytest.param("ours-jax", marks=pytest.mark.slow)])
+def test_our_own_contenders_do_the_work(contender):
+    told = peers.sizes_of("embedded", 2, 2, "distinct", "float32")
+    told |= {"contender": contender, "path": ""}
+    with peers.Contender(sys.executable, told, {"PYTHONPATH": str(ROOT)}) as worker:
+        peers.check_work(worker, told)
+        assert worker.turn() > 0
+        assert worker.close() > 0
+
+
+def test_a_checkout_comes_before_an_installed_package_of_its_name(tmp_path):
+    (tmp_path / "maskgit" / "libml").mkdir(parents=True)
+    (tmp_path / "maskgit" / "libml" / "peer.py").write_text("ORIGIN = 'the checkout'")
+    code = f"""
+import runpy
+worker = runpy.run_path({str(peers.WORKER)!r})
+worker["package"]("maskgit", {str(tmp_path)!r})
+from maskgit.libml.peer import ORIGIN
+print(f'"{{ORIGIN}}"')
+"""
+    assert in_fresh_process(["-c", code]) == "the checkout"
 
 
 @pytest.mark.slow
