@@ -19,7 +19,8 @@ product gives a row the same bits whatever the other rows are, except when there
 least `MIN_ROWS` rows, and those of masked positions a multiple of `ROW_MULTIPLE`. On a CPU in
 float32 the tokens are then the same for any batch size and number of threads, which
 tests/maskgit/test_decoding.py checks; on a GPU, or compiled (`maskgit.sampling.compiled`), this is
-not promised.
+not promised. A GPU, and programs of fixed shape, run the form of this loop that never waits for the
+device, `maskgit.sampling.fixed`; what follows is about the loop in this file.
 
 Three savings are exact. Images that start fully masked share the first forward of their class. The
 last layer and the head are computed at masked positions only. An image with one token left repeats
@@ -31,19 +32,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit.common.errors import UsageError
 from maskgit.model.config import TransformerConfig
 from maskgit.model.linear import packed_weights
 from maskgit.model.transformer import Transformer
-from maskgit.sampling.noise import gumbel, position_uniforms, prng_key
-from maskgit.schedules import mask_counts
+from maskgit.sampling.arguments import Settings, State, Trace, begin, check_integer
+from maskgit.sampling.draw import check_finite, draw, mask_least_confident
+from maskgit.sampling.fixed import decode_fixed
+from maskgit.sampling.noise import gumbel, position_uniforms
+
+__all__ = ["Trace", "bytes_of_a_row", "generate", "mask_least_confident"]
 
 MIN_ROWS = 64
 ROW_MULTIPLE = 16
@@ -51,15 +53,6 @@ ROW_MULTIPLE = 16
 # what stays in the caches, on a GPU what fills it, or half of its free memory.
 CPU_ROWS = 2048
 GPU_ROWS = 65536
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Every iteration of a decoding, in the order of the images given; T' = steps - start."""
-
-    tokens: Tensor  # (T', B, N) int64, the sample of each iteration before masking
-    masked: Tensor  # (T', B, N) bool, what is masked again after it
-    confidence: Tensor  # (T', B, N) float32, +inf where the token was known
 
 
 @overload
@@ -109,23 +102,19 @@ def generate(  # type: ignore[misc]  # the overloads leave the other settings to
     last tokens are the same. Raises UsageError for arguments outside the ranges above, and when
     the logits are not finite.
     """
-    settings = _Settings(steps, start, choice_temperature, sampling_temperature, seed, trace)
+    settings = Settings(steps, start, choice_temperature, sampling_temperature, seed, trace)
     settings.check()
     device = transformer.word_embeddings.weight.device
-    state = _begin(transformer.config, device, settings, schedule, labels, sample_ids, tokens)
-    images, length = state.grid.shape
+    state = begin(transformer.config, device, settings, schedule, labels, sample_ids, tokens)
     if batch_size is None:
-        batch_size = max(1, _rows_of_a_forward(transformer) // (1 + length))
-    _check_integer("batch_size", batch_size, 1)
+        batch_size = max(1, _rows_of_a_forward(transformer) // (1 + transformer.config.num_tokens))
+    check_integer("batch_size", batch_size, 1)
 
     with _evaluating(transformer):
-        everything = torch.arange(images, device=state.grid.device)
-        shared = (state.grid == state.mask_id).all(dim=1) & share_first
-        _first_iteration(transformer, settings, state, everything[shared], batch_size)
-        for chunk in everything.split(batch_size):
-            _iterate(transformer, settings, state, chunk[~shared[chunk]], start)
-            for step in range(start + 1, steps):
-                _iterate(transformer, settings, state, chunk, step)
+        if device.type == "cuda" or transformer.program is not None:
+            decode_fixed(transformer, settings, state, batch_size, share_first)
+        else:
+            _decode_exactly(transformer, settings, state, batch_size, share_first)
     return state.trace if trace else state.final
 
 
@@ -144,50 +133,23 @@ def _rows_of_a_forward(transformer: Transformer) -> int:
     return min(GPU_ROWS, free // 2 // bytes_of_a_row(transformer.config))
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """What is the same for all images of a call."""
-
-    steps: int
-    start: int
-    choice_temperature: float
-    sampling_temperature: float
-    seed: int
-    trace: bool
-
-    def check(self) -> None:
-        _check_integer("steps", self.steps, 1)
-        _check_integer("start", self.start, 0, self.steps - 1)
-        for name, low in (("choice_temperature", ">= 0"), ("sampling_temperature", "> 0")):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf or (value == 0 and low == "> 0"):
-                raise UsageError(f"{name} {value!r}: expected a number {low}")
-        prng_key(self.seed)
-
-    def annealed(self, step: int) -> float:
-        """The choice temperature of an iteration, 0 in the last; in float32 as officially."""
-        ratio = np.float32(step + 1) / np.float32(self.steps)
-        return float(np.float32(self.choice_temperature) * (np.float32(1.0) - ratio))
-
-
-@dataclass
-class _State:
-    """The images of a call while they are decoded."""
-
-    grid: Tensor  # (B, N) int64, the mask id where masked
-    final: Tensor  # (B, N) int64, the latest sample, no position masked
-    mask_id: int
-    labels: Tensor  # (B,) int64, class ids
-    sample_ids: Tensor  # (B,) int64
-    counts: Tensor  # (B, T') int64, how many tokens to mask again after each iteration
-    trace: Trace
+def _decode_exactly(
+    transformer: Transformer, settings: Settings, state: State, batch_size: int, share_first: bool
+) -> None:
+    """Decode all images of `state` into its `final` and trace, at masked positions only."""
+    everything = torch.arange(len(state.labels), device=state.grid.device)
+    shared = (state.grid == state.mask_id).all(dim=1) & share_first
+    _first_iteration(transformer, settings, state, everything[shared], batch_size)
+    for chunk in everything.split(batch_size):
+        _iterate(transformer, settings, state, chunk[~shared[chunk]], settings.start)
+        for step in range(settings.start + 1, settings.steps):
+            _iterate(transformer, settings, state, chunk, step)
 
 
 def _first_iteration(
     transformer: Transformer,
-    settings: _Settings,
-    state: _State,
+    settings: Settings,
+    state: State,
     images: Tensor,
     batch_size: int,
 ) -> None:
@@ -209,7 +171,7 @@ def _first_iteration(
 
 
 def _iterate(
-    transformer: Transformer, settings: _Settings, state: _State, images: Tensor, step: int
+    transformer: Transformer, settings: Settings, state: State, images: Tensor, step: int
 ) -> None:
     """One iteration of the given images."""
     unknown = state.grid[images] == state.mask_id
@@ -240,8 +202,6 @@ def _code_logits(transformer: Transformer, inputs: Tensor, positions: Tensor) ->
 
     Rows are added and dropped again so that no product has too few (see the module's docstring).
     """
-    if transformer.program is not None:
-        return transformer.program(inputs, positions).float()
     wanted = len(positions)
     few = MIN_ROWS - inputs.numel()
     if few > 0:
@@ -252,35 +212,22 @@ def _code_logits(transformer: Transformer, inputs: Tensor, positions: Tensor) ->
     return transformer.code_logits(hidden)[:wanted].float()
 
 
-def _noise(settings: _Settings, state: _State, images: Tensor, step: int) -> Tensor:
+def _noise(settings: Settings, state: State, images: Tensor, step: int) -> Tensor:
     """Two uniforms (n, 2, N) per position: one for the token, one for the confidence."""
     ids = state.sample_ids[images]
     return position_uniforms(settings.seed, ids, step, state.grid.shape[1])
 
 
 def _sample(logits: Tensor, picks: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Draw from each of R distributions by the inverse of its cumulative distribution.
-
-    logits: (R, K) float32. picks: (R, m) float32 in [0, 1), one draw each.
-    Returns (R, m) int64 tokens and their log-probabilities at temperature 1.
-
-    The product of a pick below 1 and the total rounds to less than the total, so the first entry
-    above it exists, and it is larger than the entry before: its token has a probability above 0.
-    """
-    shifted = logits - logits.amax(dim=1, keepdim=True)
-    weights = shifted.exp()
-    scaled = weights if temperature == 1.0 else (shifted / temperature).exp_()
-    cumulative = scaled.cumsum(dim=1)
-    total = cumulative[:, -1:] if temperature == 1.0 else weights.sum(dim=1, keepdim=True)
-    if not bool(torch.isfinite(total).all()):
-        raise UsageError("the transformer's logits are not finite: its weights are damaged")
-    tokens = torch.searchsorted(cumulative, picks * cumulative[:, -1:], right=True)
-    return tokens, shifted.gather(1, tokens) - total.log()
+    """Tokens and log-probabilities of `draw`. Raises UsageError when the logits are not finite."""
+    tokens, log_p, total = draw(logits, picks, temperature)
+    check_finite(total)
+    return tokens, log_p
 
 
 def _conclude(
-    settings: _Settings,
-    state: _State,
+    settings: Settings,
+    state: State,
     images: Tensor,
     step: int,
     sampled: Tensor,
@@ -300,61 +247,6 @@ def _conclude(
         state.trace.confidence[iteration, images] = confidence
 
 
-def mask_least_confident(confidence: Tensor, counts: Tensor) -> Tensor:
-    """Which positions to mask again: (B, N) bool.
-
-    confidence: (B, N) float, +inf where the token was known before.
-    counts: (B,) int64, how many; at most the unknown tokens less one, and at least 1, are taken.
-
-    Those strictly below the counts-th value (from 0) of the sorted confidences, so of equal values
-    at the cut none is masked (the official mask_by_random_topk).
-    """
-    unknown = (confidence < math.inf).sum(dim=1)
-    counts = torch.minimum(counts, unknown - 1).clamp(min=1, max=confidence.shape[1] - 1)
-    cut_off = confidence.sort(dim=1).values.gather(1, counts[:, None])
-    return confidence < cut_off
-
-
-def _begin(
-    config: TransformerConfig,
-    device: torch.device,
-    settings: _Settings,
-    schedule: str,
-    labels: Tensor,
-    sample_ids: Tensor | None,
-    tokens: Tensor | None,
-) -> _State:
-    """Check the images asked for and lay them out."""
-    labels = _integers("labels", labels, (None,), device)
-    _check_range("labels", labels, 0, config.num_classes - 1)
-    images, length = len(labels), config.num_tokens
-    if sample_ids is None:
-        sample_ids = torch.arange(images, device=device)
-    sample_ids = _integers("sample_ids", sample_ids, (images,), device)
-    _check_range("sample_ids", sample_ids, 0, 2**32 - 1)
-    if tokens is None:
-        grid = torch.full((images, length), config.mask_id, device=device)
-    else:
-        grid = _integers("tokens", tokens, (images, length), device).clone()
-        known = grid[grid != config.mask_id]
-        _check_range("tokens", known, 0, config.num_codes - 1, f", or {config.mask_id} (the mask)")
-    rounds = settings.steps - settings.start
-    counts = torch.zeros((images, rounds), dtype=torch.int64)
-    unknown = (grid == config.mask_id).sum(dim=1).cpu()
-    for number in unknown.unique().tolist():
-        if number:
-            row = mask_counts(schedule, settings.steps, number, settings.start)
-            counts[unknown == number] = torch.tensor(row, dtype=torch.int64)
-    shape = (rounds, images, length) if settings.trace else (0, images, length)
-    trace = Trace(
-        tokens=grid.expand(shape).clone(),
-        masked=torch.zeros(shape, dtype=torch.bool, device=device),
-        confidence=torch.full(shape, math.inf, device=device),
-    )
-    state = _State(grid, grid.clone(), config.mask_id, labels, sample_ids, counts.to(device), trace)
-    return state
-
-
 @contextmanager
 def _evaluating(transformer: Transformer) -> Iterator[None]:
     """Without dropout and gradients; afterwards the transformer is as before."""
@@ -365,32 +257,3 @@ def _evaluating(transformer: Transformer) -> Iterator[None]:
             yield
     finally:
         transformer.train(training)
-
-
-def _check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
-    expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(f"{name} {value!r}: expected {expected}")
-    if value < low or (high is not None and value > high):
-        raise UsageError(f"{name} {value}: expected {expected}")
-
-
-def _check_range(name: str, values: Tensor, low: int, high: int, also: str = "") -> None:
-    bad = values[(values < low) | (values > high)]
-    if len(bad):
-        raise UsageError(f"{name} {int(bad[0])}: expected integers from {low} to {high}{also}")
-
-
-def _integers(
-    name: str, values: Tensor, shape: tuple[int | None, ...], device: torch.device
-) -> Tensor:
-    """The values as int64 on the device, if they are integers of that shape (None: any length)."""
-    values = torch.as_tensor(values)
-    wanted = str(shape).replace("None", "B")
-    fits = values.ndim == len(shape) and all(
-        size in (None, got) for size, got in zip(shape, values.shape, strict=True)
-    )
-    if not fits or values.is_floating_point() or values.dtype in (torch.bool, torch.complex64):
-        got = f"{tuple(values.shape)} {values.dtype}"
-        raise UsageError(f"{name} {got}: expected integers of shape {wanted}")
-    return values.to(device=device, dtype=torch.int64)

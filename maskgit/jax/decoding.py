@@ -19,11 +19,11 @@ import torch
 from jax import Array
 
 from maskgit.common.errors import UsageError
-from maskgit.decoding import _begin, _check_integer, _Settings
 from maskgit.jax.devices import batches, program_batch, replicate, split
 from maskgit.jax.noise import gumbel, position_uniforms
 from maskgit.jax.transformer import FULL, Parameters, Transformer, head, hidden
 from maskgit.model.config import TransformerConfig
+from maskgit.sampling.arguments import Settings, begin, check_integer
 
 # Rows (images times sequence length) of one forward on each device when no batch size is named.
 CPU_ROWS = 2048
@@ -54,10 +54,10 @@ def generate(
     be numpy or torch. batch_size: most images in one program over all devices, rounded up to a
     multiple of their number.
     """
-    settings = _Settings(steps, start, choice_temperature, sampling_temperature, seed, trace=False)
+    settings = Settings(steps, start, choice_temperature, sampling_temperature, seed, trace=False)
     settings.check()
     config = transformer.config
-    state = _begin(
+    state = begin(
         config,
         torch.device("cpu"),
         settings,
@@ -71,7 +71,7 @@ def generate(
         rows = CPU_ROWS if jax.default_backend() == "cpu" else ACCELERATOR_ROWS
         # The nearest power of two: calls with fewer images are rounded up to one as well.
         batch_size = 2 ** round(math.log2(max(1, rows / (1 + length)))) * len(jax.local_devices())
-    _check_integer("batch_size", batch_size, 1)
+    check_integer("batch_size", batch_size, 1)
 
     rounds = steps - start
     padded = -(-rounds // ITERATIONS) * ITERATIONS
@@ -150,7 +150,7 @@ def _decode(
 def _sample(
     logits: Array, picks: Array, temperature: Array, plain: bool
 ) -> tuple[Array, Array, Array]:
-    """As maskgit.decoding._sample, with one draw for each distribution.
+    """As maskgit.sampling.draw.draw, with one draw for each distribution.
 
     logits (B, N, K), picks (B, N) -> tokens (B, N) int32, their log-probabilities at temperature
     1, and the totals of the unnormalised distributions.

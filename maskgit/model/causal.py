@@ -11,6 +11,7 @@ official code nor an official file; VQGAN's own transformer is pre-norm and of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -54,18 +55,26 @@ class CausalAttention(Attention):
 
     causal = True
 
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
+    def step(self, x: Tensor, keys: Tensor, values: Tensor, position: int | Tensor) -> Tensor:
         """One new position of each image: x (R, width), of which the first B rows are images.
 
         keys, values: (B, heads, N, width / heads), filled before `position`; filled there by this.
+        position: as (1,) int64 on the device all shapes are those of the whole cache, whatever the
+            position is, so that one program serves all of them.
         Returns x and the attention, (R, width); the rows beyond B hold nothing of use.
         """
         images, width = len(keys), x.shape[1]
         qkv = self.qkv(x)[:images].view(images, 3, self.heads, width // self.heads)
-        query, keys[:, :, position], values[:, :, position] = qkv.unbind(1)
-        mixed = F.scaled_dot_product_attention(
-            query[:, :, None], keys[:, :, : position + 1], values[:, :, : position + 1]
-        )
+        query, key, value = qkv.unbind(1)
+        seen = None
+        if isinstance(position, Tensor):
+            keys.index_copy_(2, position, key[:, :, None])
+            values.index_copy_(2, position, value[:, :, None])
+            seen = (torch.arange(keys.shape[2], device=x.device) <= position)[None, None, None]
+        else:
+            keys[:, :, position], values[:, :, position] = key, value
+            keys, values = keys[:, :, : position + 1], values[:, :, : position + 1]
+        mixed = F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)
         padded = x.new_zeros(x.shape)
         padded[:images] = mixed.reshape(images, width)
         return self.out(padded, x)
@@ -80,7 +89,7 @@ class CausalLayer(Layer):
         super().__init__(config)
         self.attention = CausalAttention(config)
 
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
+    def step(self, x: Tensor, keys: Tensor, values: Tensor, position: int | Tensor) -> Tensor:
         """As `CausalAttention.step`, of the whole layer, without dropout."""
         x = self.attention_norm(self.attention.step(x, keys, values, position))
         return self.mlp_norm(self.mlp_out(self.mlp_in(x), x))
@@ -100,6 +109,8 @@ class Autoregressive(nn.Module):
         self.head_dense = LinearGelu(config.width, config.width)
         self.head_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.head_bias = nn.Parameter(torch.zeros(config.num_codes))
+        # Draws one position in a compiled program; see `maskgit.sampling.compiled`.
+        self.program: Callable[..., tuple[Tensor, ...]] | None = None
         self.apply(_initialise)
 
     def hidden(self, labels: Tensor, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -149,9 +160,14 @@ class Autoregressive(nn.Module):
         position = cache.length
         if position >= self.config.num_tokens:
             raise UsageError(f"the cache is full: {position} positions of {position}")
+        x = self.read(entries, cache.keys, cache.values, position)
+        cache.length += 1
+        return x
+
+    def read(self, entries: Tensor, keys: Tensor, values: Tensor, position: int | Tensor) -> Tensor:
+        """`step` with the parts of the cache; `position` as for `CausalAttention.step`."""
         x = self.word_embeddings(entries) + self.position_embeddings.weight[position]
         x = self.embeddings_norm(x)
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            x = cast(CausalLayer, layer).step(x, keys, values, position)
-        cache.length += 1
+        for layer, of_keys, of_values in zip(self.layers, keys, values, strict=True):
+            x = cast(CausalLayer, layer).step(x, of_keys, of_values, position)
         return x

@@ -122,9 +122,8 @@ class Transformer(nn.Module):
         self.head_dense = LinearGelu(config.width, config.width)
         self.head_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.head_bias = nn.Parameter(torch.zeros(config.vocab_size))
-        # Instead of `hidden` and `code_logits` in `maskgit.decoding`; see
-        # `maskgit.sampling.compiled`.
-        self.program: Callable[[Tensor, Tensor], Tensor] | None = None
+        # A compiled `maskgit.sampling.fixed.iterate`, by `maskgit.sampling.compiled`.
+        self.program: Callable[..., tuple[Tensor, ...]] | None = None
         self.apply(_initialise)
 
     def hidden(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:

@@ -19,24 +19,18 @@ where its uniform falls into that gap. tests/maskgit/sampling/test_autoregressiv
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from maskgit.common.errors import UsageError
-from maskgit.decoding import (
-    CPU_ROWS,
-    GPU_ROWS,
-    MIN_ROWS,
-    ROW_MULTIPLE,
-    Trace,
-    _check_integer,
-    _check_range,
-    _integers,
-    _sample,
-)
+from maskgit.decoding import CPU_ROWS, GPU_ROWS, MIN_ROWS, ROW_MULTIPLE
 from maskgit.model.causal import Autoregressive, Cache
+from maskgit.sampling.arguments import Trace, check_integer, check_range, integers
+from maskgit.sampling.draw import check_finite, draw
+from maskgit.sampling.fixed import fill_up
 from maskgit.sampling.noise import position_uniforms
 
 __all__ = ["Autoregressive", "generate_autoregressive"]
@@ -91,26 +85,29 @@ def generate_autoregressive(  # type: ignore[misc]  # as maskgit.decoding.genera
     number = isinstance(sampling_temperature, int | float) and sampling_temperature is not True
     if not number or not 0 < sampling_temperature < math.inf:
         raise UsageError(f"sampling_temperature {sampling_temperature!r}: expected a number > 0")
-    labels = _integers("labels", labels, (None,), device)
-    _check_range("labels", labels, 0, config.num_classes - 1)
+    labels = integers("labels", labels, (None,), device)
+    check_range("labels", labels, 0, config.num_classes - 1)
     grid = _grid(model, len(labels), tokens)
     if sample_ids is None:
         sample_ids = torch.arange(len(labels), device=device)
-    sample_ids = _integers("sample_ids", sample_ids, (len(labels),), device)
+    sample_ids = integers("sample_ids", sample_ids, (len(labels),), device)
     picks = position_uniforms(seed, sample_ids, 0, config.num_tokens)[:, 0]
     if batch_size is None:
         batch_size = _default_batch(model, cached)
-    _check_integer("batch_size", batch_size, 1)
+    check_integer("batch_size", batch_size, 1)
 
     record = _begin_trace(grid, config.mask_id) if trace else None
+    totals = []
     everything = torch.arange(len(labels), device=device)
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for images in everything.split(batch_size) if len(labels) else ():
-                draw = (sampling_temperature, cached)
-                _complete(model, labels, grid, picks, images, record, *draw)
+                draw_with = (sampling_temperature, cached)
+                totals.append(_complete(model, labels, grid, picks, images, record, *draw_with))
+            if totals:
+                check_finite(torch.stack(totals))
     finally:
         model.train(training)
     return grid if record is None else record
@@ -125,31 +122,101 @@ def _complete(
     trace: Trace | None,
     temperature: float,
     cached: bool,
-) -> None:
+) -> Tensor:
     """Draw what is unknown in the given images of `grid`, in place, position by position.
 
     labels (B,), grid (B, N), picks (B, N) uniforms, images (b,) indices into the B: one batch.
+    Nothing waits for a GPU between the positions, unless a trace is wanted. Returns a number that
+    is finite if and only if all logits were.
     """
-    codes, mask = model.config.num_codes, model.config.mask_id
-    part, part_labels, part_picks = grid[images], labels[images], picks[images]
-    cache = Cache(model.config, len(images), model.head_bias) if cached else None
+    codes, mask, count = model.config.num_codes, model.config.mask_id, len(images)
+    program = model.program if cached else None
+    rows = images if program is None else fill_up(images)
+    part, entries, part_picks = grid[rows], codes + labels[rows], picks[rows]
+    cache = Cache(model.config, count, model.head_bias) if cached and program is None else None
+    finite = torch.zeros((), device=grid.device)
     for position in range(part.shape[1]):
-        if cache is not None:
-            entries = part[:, position - 1] if position else codes + part_labels
-            hidden = model.step(_filled_up(entries), cache)
+        if program is not None:
+            drawn, log_p, total = program(
+                model, entries, position, part_picks[:, position, None], temperature
+            )
         else:
-            hidden = _whole_prefix(model, part_labels, part[:, :position])
-        logits = model.logits(hidden)[: len(images)].float()
-        sampled, log_p = _sample(logits, part_picks[:, position, None], temperature)
+            if cache is not None:
+                hidden = model.step(_filled_up(entries), cache)
+            else:
+                hidden = _whole_prefix(model, labels[rows], part[:, :position])
+            logits = model.logits(hidden)[:count].float()
+            drawn, log_p, total = draw(logits, part_picks[:, position, None], temperature)
         unknown = part[:, position] == mask
-        part[:, position] = torch.where(unknown, sampled[:, 0], part[:, position])
+        entries = torch.where(unknown, drawn[:, 0], part[:, position])
+        part[:, position] = entries
+        finite = finite + total.sum()
         if trace is not None:
-            trace.tokens[position, images] = part
-            trace.masked[position, images] = part == mask
-            drawn = images[unknown]
-            trace.confidence[position, drawn, position] = log_p[unknown, 0]
-            trace.confidence[position + 1 :, drawn, position] = math.inf
-    grid[images] = part
+            trace.tokens[position, images] = part[:count]
+            trace.masked[position, images] = part[:count] == mask
+            unknown = unknown[:count]
+            trace.confidence[position, images[unknown], position] = log_p[:count][unknown, 0]
+            trace.confidence[position + 1 :, images[unknown], position] = math.inf
+    grid[images] = part[:count]
+    return finite
+
+
+class PositionProgram:
+    """Draws a position of every image by one compiled program, whatever the position is.
+
+    Keys and values of all positions are kept, at addresses that never change, so that a CUDA graph
+    may write to them. There is one such cache for each number of images, and these are powers of
+    two, so that together they take less than twice the memory of the largest.
+    """
+
+    def __init__(self, compiled: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> None:
+        """compiled: `draw_position`, compiled for fixed shapes."""
+        self._compiled = compiled
+        self._caches: dict[int, Cache] = {}
+
+    def __call__(
+        self,
+        model: Autoregressive,
+        entries: Tensor,
+        position: int,
+        picks: Tensor,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `draw_position`, with the cache of so many images; valid until the next call."""
+        cache = self._caches.get(len(entries))
+        if cache is None:
+            cache = self._caches[len(entries)] = _fixed_cache(model, len(entries))
+        where = torch.full((1,), position, device=entries.device)
+        torch.compiler.cudagraph_mark_step_begin()
+        return self._compiled(model, entries, cache.keys, cache.values, where, picks, temperature)
+
+
+def draw_position(
+    model: Autoregressive,
+    entries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    position: Tensor,
+    picks: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Read one entry of each image and draw the token that follows, at fixed shapes.
+
+    entries: (B,) int64 as for `Autoregressive.step`. keys, values: of a whole `Cache`, which are
+    written to at `position`, (1,) int64. picks: (B, 1) float32.
+
+    Returns what `maskgit.sampling.draw.draw` returns: (B, 1) tokens, log-probabilities and sums.
+    """
+    hidden = model.read(entries, keys, values, position)
+    return draw(model.logits(hidden).float(), picks, temperature)
+
+
+def _fixed_cache(model: Autoregressive, images: int) -> Cache:
+    """A cache for CUDA graphs; what is not filled yet is zero, as attention multiplies by it."""
+    cache = Cache(model.config, images, model.head_bias)
+    for part in (cache.keys, cache.values):
+        torch._dynamo.mark_static_address(part.zero_())
+    return cache
 
 
 def _whole_prefix(model: Autoregressive, labels: Tensor, prefix: Tensor) -> Tensor:
@@ -176,10 +243,10 @@ def _grid(model: Autoregressive, images: int, tokens: Tensor | None) -> Tensor:
     config, device = model.config, model.head_bias.device
     if tokens is None:
         return torch.full((images, config.num_tokens), config.mask_id, device=device)
-    grid = _integers("tokens", tokens, (images, config.num_tokens), device)
+    grid = integers("tokens", tokens, (images, config.num_tokens), device)
     grid = grid.masked_fill(grid == -1, config.mask_id)
     also = f", or {config.mask_id} or -1 (unknown)"
-    _check_range("tokens", grid[grid != config.mask_id], 0, config.num_codes - 1, also)
+    check_range("tokens", grid[grid != config.mask_id], 0, config.num_codes - 1, also)
     return grid
 
 

@@ -16,40 +16,54 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from maskgit.model.causal import Autoregressive
     from maskgit.model.transformer import Transformer
 
+Network = TypeVar("Network", "Transformer", "Autoregressive")
+
 MODES = ("eager", "compiled", "graphs", "autotuned")
-TORCH_MODES = {"graphs": "reduce-overhead", "autotuned": "max-autotune"}
+TORCH_MODES = {"compiled": None, "graphs": "reduce-overhead", "autotuned": "max-autotune"}
 # One program for each power of two, of all networks of a process; torch gives up behind 8.
 PROGRAMS = 64
 
 
-def compile_for_sampling(transformer: Transformer, mode: str) -> Transformer:
-    """The same transformer, whose forwards in `maskgit.decoding.generate` go the way of `mode`.
+def compile_for_sampling(model: Network, mode: str) -> Network:
+    """The same network, whose sampling goes the way of `mode`.
 
-    Compiles at the first forward of each shape, and once for a transformer: call it on a fresh one.
+    model: for `maskgit.decoding.generate` a Transformer, for
+        `maskgit.sampling.autoregressive.generate_autoregressive` an Autoregressive, whose program
+        is one for all positions, with a cache of fixed shape.
+
+    Compiles at the first forward of each shape, and once for a network: call it on a fresh one.
 
     Raises:
         UsageError: an unknown mode, or no C++ compiler here.
     """
     import torch
 
+    from maskgit.model.causal import Autoregressive
+    from maskgit.sampling.autoregressive import PositionProgram, draw_position
+    from maskgit.sampling.fixed import iterate
+
     check_mode(mode)
-    if mode == "compiled":
-        compiled: Any = torch.compile(transformer.hidden, dynamic=True)
-        transformer.hidden = compiled  # type: ignore[method-assign]
-        compiled = torch.compile(transformer.code_logits, dynamic=True)
-        transformer.code_logits = compiled  # type: ignore[method-assign]
-    elif mode != "eager":
-        transformer.program = Program(transformer, mode)
-    return transformer
+    if mode == "eager":
+        return model
+    if isinstance(model, Autoregressive):
+        model.program = PositionProgram(_fixed_program(draw_position, mode))
+    elif mode == "compiled":
+        compiled: Any = torch.compile(model.hidden, dynamic=True)
+        model.hidden = compiled  # type: ignore[method-assign]
+        compiled = torch.compile(model.code_logits, dynamic=True)
+        model.code_logits = compiled  # type: ignore[method-assign]
+    else:
+        model.program = _fixed_program(iterate, mode)
+    return model
 
 
 def check_mode(mode: str, name: str = "mode") -> None:
@@ -65,29 +79,12 @@ def check_mode(mode: str, name: str = "mode") -> None:
         raise UsageError(f"{name} {mode}: needs a C++ compiler, such as g++; there is none on PATH")
 
 
-class Program:
-    """Logits of the codes by programs of fixed shape."""
+def _fixed_program(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """The function, compiled anew for each shape of its arguments."""
+    import torch
 
-    def __init__(self, transformer: Transformer, mode: str):
-        import torch
-
-        # torch 2.6 has the old name only.
-        config = torch._dynamo.config
-        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-        setattr(config, limit, max(PROGRAMS, getattr(config, limit)))
-        self._codes = transformer.config.num_codes
-        self._forward = torch.compile(
-            transformer.forward_codes, mode=TORCH_MODES[mode], dynamic=False, fullgraph=True
-        )
-
-    def __call__(self, inputs: Tensor, positions: Tensor) -> Tensor:
-        """As `maskgit.decoding` asks: inputs (n, 1+N), positions (M,) of the n*N -> (M, codes)."""
-        import torch
-
-        images = len(inputs)
-        more = (1 << (images - 1).bit_length()) - images
-        inputs = torch.cat((inputs, inputs[-1:].expand(more, -1)))
-        # What a graph returned before is no longer wanted, and its memory may be written again.
-        torch.compiler.cudagraph_mark_step_begin()
-        logits = self._forward(inputs)
-        return logits.reshape(-1, self._codes)[positions]
+    # torch 2.6 has the old name only.
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, limit, max(PROGRAMS, getattr(config, limit)))
+    return torch.compile(function, mode=TORCH_MODES[mode], dynamic=False, fullgraph=True)

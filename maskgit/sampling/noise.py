@@ -18,6 +18,11 @@ int32 addition wraps, which is what the generator needs.
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -97,6 +102,34 @@ def position_uniforms(
     ids = sample_ids.to(device=device or sample_ids.device, dtype=torch.int64)
     keys = fold_in(fold_in(prng_key(seed, ids.device), ids), torch.full_like(ids, step))
     return uniform(keys, 2 * num_positions).view(-1, 2, num_positions)
+
+
+def loop_uniforms(
+    seed: int, sample_ids: Tensor, start: int, steps: int, num_positions: int
+) -> Tensor:
+    """The noise of all iterations start..steps-1 in one go: (2, T', B, N) float32 in [0, 1).
+
+    `[:, i, b]` has the bits of `position_uniforms(seed, sample_ids, start + i, N)[b]`. Nothing
+    waits for a GPU here: the arguments have been checked before. Where Triton runs this is one
+    launch, otherwise the operations of one iteration, on larger tensors.
+    """
+    if sample_ids.is_cuda and triton_runs():
+        from maskgit.sampling import noise_kernel
+
+        return noise_kernel.uniforms(seed, sample_ids, start, steps, num_positions)
+    device = sample_ids.device
+    keys = fold_in(prng_key(seed, device), sample_ids)
+    keys = fold_in(keys, torch.arange(start, steps, device=device)[:, None])
+    drawn = uniform(keys, 2 * num_positions)
+    return drawn.view(*drawn.shape[:-1], 2, num_positions).movedim(2, 0)
+
+
+@cache
+def triton_runs() -> bool:
+    """Whether Triton is installed and finds the C compiler that it builds its launcher with."""
+    compilers = (os.environ.get("CC", ""), "gcc", "clang", "cc")
+    found = any(shutil.which(name) for name in compilers if name)
+    return found and importlib.util.find_spec("triton") is not None
 
 
 def gumbel(u: Tensor) -> Tensor:
