@@ -29,9 +29,10 @@ HEAVY = frozenset(
         *("efficientnet_lite_pytorch", "submitit", "safetensors"),
     )
 )
-# Packages of our extras may be missing: they are imported where they are used.
+# Packages of our extras may be missing: they are imported where they are used. Triton comes with
+# torch's wheels for GPUs only.
 OPTIONAL = frozenset(
-    ("tensorflow", "tensorflow_gan", "jax", "efficientnet_lite_pytorch", "skimage")
+    ("tensorflow", "tensorflow_gan", "jax", "efficientnet_lite_pytorch", "skimage", "triton")
 )
 
 
@@ -92,6 +93,12 @@ def is_heavy(name: str) -> bool:
     return bool(loaded_by(name) & HEAVY)
 
 
+def is_optional(name: str) -> bool:
+    """Whether this is a package that may be missing, or a module of ours that is made for one."""
+    tops = [item.name for item in IMPORTS.get(name, []) if item.where == "top"]
+    return any(item.partition(".")[0] in OPTIONAL for item in (name, *tops))
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_follow_the_arrows(module):
     package = module.partition(".")[0]
@@ -109,7 +116,7 @@ def test_imports_follow_the_arrows(module):
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_stand_at_the_top_unless_they_are_heavy(module):
     for name, line, where in IMPORTS[module]:
-        if where == "function" and name.partition(".")[0] not in OPTIONAL:
+        if where == "function" and not is_optional(name):
             assert is_heavy(name), f"{module}:{line}: {name} is light: import it at the top"
             assert not is_heavy(module), f"{module}:{line}: {module} is heavy already"
 
