@@ -43,15 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", default="embedded")
     add("--weights", type=Path, metavar="FOLDER", help="own or official weights")
     add("--schedule", default="cosine", help="mask schedule (default cosine)")
-    add("--steps", type=int, default=12, help="iterations T (default 12)")
+    add("--T", dest="steps", type=int, default=12, metavar="T", help="iterations (default 12)")
+    add("--steps", type=int, default=12, help=argparse.SUPPRESS)  # its former name
     add("--seed", type=int, default=0)
-    add("--choice-temperature", type=float, default=4.5, metavar="X")
+    add("--choice-temperature", type=float, metavar="X", help="default: the preset's")
     add("--device", default="auto", help="auto, cpu or cuda")
 
     photo = _Parser(add_help=False)
     photo.add_argument("--input", type=Path, required=True, metavar="PHOTO")
     photo.add_argument(
-        "--start", type=int, default=2, help="first iteration, of 0..steps-1 (default 2)"
+        "--start", type=int, default=2, help="first iteration, of 0..T-1 (default 2)"
     )
     composite = _Parser(add_help=False)
     composite.add_argument("--blend", default="gaussian", help="gaussian (default) or hard")

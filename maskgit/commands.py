@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskgit.checkpoints import load_tokenizer, load_transformer
 from maskgit.checkpoints.paths import model_path
+from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
 from maskgit.data.photos import load_photo, write_png
 from maskgit.decoding import generate
@@ -42,11 +43,13 @@ def run(options: Namespace) -> list[Path]:
     task = _masks(options, preset, photo) if photo is not None else {}
     models = _models(options, preset)
     labels = torch.tensor(classes).repeat_interleave(options.num)
+    temperature = options.choice_temperature
+    temperature = preset.choice_temperature if temperature is None else temperature
     settings: dict[str, Any] = {
         "steps": options.steps,
         "schedule": options.schedule,
         "seed": options.seed,
-        "choice_temperature": options.choice_temperature,
+        "choice_temperature": temperature,
     }
     images = _compute(options, preset, models, photo, task, labels, settings)
     pixels = images.clamp(0.0, 1.0).mul(255.0).round_().permute(0, 2, 3, 1)
@@ -98,14 +101,7 @@ def _masks(options: Namespace, preset: Preset, photo: Any) -> dict[str, Any]:
 
 
 def _models(options: Namespace, preset: Preset) -> tuple[Transformer, Tokenizer]:
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device}: not available here ({reason})") from None
+    device = check_device(options.device)
     transformer = load_transformer(
         model_path(preset, f"transformer-{options.schedule}", options.weights), preset.num_codes
     )

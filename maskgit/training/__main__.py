@@ -17,9 +17,9 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -201,17 +201,16 @@ def _tokenize(command: TokenizeCommand) -> None:
         return
     process, processes = share_of_work(command.part)
     options = TokenizeOptions(
-        split=command.split,
-        seed=command.seed,
-        crops=command.crops,
-        shard_images=command.shard_images,
-        batch_size=command.batch_size,
-        workers=command.workers,
-        process=process,
-        processes=processes,
+        process=process, processes=processes, **_shared(TokenizeOptions, command)
     )
     tokenizer = command.tokenizer or _find_tokenizer(preset)
     tokenize(preset, command.data, tokenizer, out, options)
+
+
+def _shared(options: type, command: Common) -> dict[str, Any]:
+    """The flags that are fields of a class of options, by name."""
+    names = {item.name for item in fields(options)}
+    return {name: value for name, value in vars(command).items() if name in names}
 
 
 def _weights(preset: Preset) -> Path:
@@ -245,17 +244,7 @@ def _train(command: TokenizerCommand | TransformerCommand | AutoregressiveComman
     field = "tokenizer_training" if name == "tokenizer" else "transformer_training"
     preset = replace(preset, **{field: replace(getattr(preset, field), **_changes(command))})
     options = RunOptions(
-        run_dir=command.runs / command.preset / name,
-        seed=command.seed,
-        precision=command.precision,
-        checkpoint_every=command.checkpoint_every,
-        validate_every=command.validate_every,
-        log_every=command.log_every,
-        stop_at=command.stop_at,
-        accumulate=command.accumulate,
-        checkpoint_activations=command.checkpoint_activations,
-        compile=getattr(command, "compile", False),
-        workers=command.workers,
+        run_dir=command.runs / command.preset / name, **_shared(RunOptions, command)
     )
     out = command.out or _weights(preset) / name
     typed = shlex.join(["python", "-m", "maskgit.training", *sys.argv[1:]])
@@ -269,14 +258,8 @@ def _train(command: TokenizerCommand | TransformerCommand | AutoregressiveComman
     if tokenizer is None:
         with suppress(UsageError):  # only pictures and the validation on images need it
             tokenizer = _find_tokenizer(preset)
-    inputs = commands.TokenData(
-        tokens=command.tokens or _tokens(preset, "train"),
-        tokenizer=tokenizer,
-        data=command.data,
-        val_tokens=command.val_tokens,
-        verify=command.verify,
-        epochs=command.epochs,
-    )
+    inputs = commands.TokenData(**_shared(commands.TokenData, command))
+    inputs = replace(inputs, tokens=command.tokens or _tokens(preset, "train"), tokenizer=tokenizer)
     if isinstance(command, AutoregressiveCommand):
         smoothing = command.label_smoothing
         smoothing = preset.label_smoothing if smoothing is None else smoothing

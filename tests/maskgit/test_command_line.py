@@ -24,7 +24,7 @@ def test_a_sheet_of_samples(tmp_path, capsys):
             "bag,3",
             "--num",
             "3",
-            "--steps",
+            "--T",
             "4",
             "--output",
             f"{tmp_path}/s.png",
@@ -41,7 +41,7 @@ def test_separate_files_are_the_sheet(tmp_path, capsys):
         "1",
         "--num",
         "2",
-        "--steps",
+        "--T",
         "2",
         "--output",
         f"{tmp_path}/s.png",
@@ -104,7 +104,7 @@ def test_photos_of_every_kind(tmp_path, capsys):
     Image.fromarray(rgba[..., :3]).convert("CMYK").save(tmp_path / "cmyk.jpg")
     Image.fromarray(rgba[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     for name in ("alpha.png", "cmyk.jpg", "deep.png"):
-        main(["outpaint", "--input", f"{tmp_path}/{name}", "--steps", "3", "--class", "0",
+        main(["outpaint", "--input", f"{tmp_path}/{name}", "--T", "3", "--class", "0",
               "--output", f"{tmp_path}/out-{name}.png"])  # fmt: skip
         assert Image.open(tmp_path / f"out-{name}.png").size == (32, 32)
     assert "put on white" in capsys.readouterr().err
