@@ -175,12 +175,12 @@ def _print_table(content: dict[str, Any]) -> None:
 def _bar(name: str) -> Iterator[Any]:
     """The progress of one file on stderr: a bar, or in a log file a line for every tenth."""
     if not sys.stderr.isatty():
-        said = 0
+        tenths = 0
 
         def say(done: int, total: int | None) -> None:
-            nonlocal said
-            if total and done * 10 // total > said:
-                said = done * 10 // total
+            nonlocal tenths
+            if total and done * 10 // total > tenths:
+                tenths = done * 10 // total
                 print(f"{name}: {done} of {total} bytes", file=sys.stderr, flush=True)
 
         yield say

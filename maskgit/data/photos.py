@@ -74,7 +74,7 @@ def load_photo(path: Path, preset: Preset) -> Photo:
     """Read an image file for a preset's tokenizer: turned upright, on white where transparent.
 
     A photo that is not square is cut to its central square, one of another size is scaled
-    (bicubic); both are said on stderr. Where the preset's data are padded with black, an image of
+    (bicubic); a line on stderr says so. Where the preset's data are padded with black, an image of
     their size before that is padded likewise (Fashion-MNIST: 28x28).
 
     Raises:

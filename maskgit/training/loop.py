@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,24 +102,17 @@ class Average:
         for name, value in module.state_dict().items():
             self.values[name].lerp_(value, 1.0 - decay)
 
-    def swapped(self, module: nn.Module) -> _Swapped:
-        """Context in which the module carries the averaged weights."""
-        return _Swapped(module, self.values)
-
-
-class _Swapped:
-    def __init__(self, module: nn.Module, values: dict[str, Tensor]):
-        self.module, self.values = module, values
-
-    def __enter__(self) -> nn.Module:
-        self.kept = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-        self.training = self.module.training
-        self.module.load_state_dict(self.values)
-        return self.module.eval()
-
-    def __exit__(self, *unused: object) -> None:
-        self.module.load_state_dict(self.kept)
-        self.module.train(self.training)
+    @contextmanager
+    def swapped(self, module: nn.Module) -> Iterator[nn.Module]:
+        """The module with the averaged weights and in evaluation mode, inside a `with` block."""
+        kept = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        training = module.training
+        module.load_state_dict(self.values)
+        try:
+            yield module.eval()
+        finally:
+            module.load_state_dict(kept)
+            module.train(training)
 
 
 class FiniteGuard:
