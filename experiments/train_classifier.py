@@ -11,6 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
+from maskgit.data.fashion_mnist import load_split
+
 ZOO = Path(__file__).parents[1] / "eval" / "zoo"
 
 
@@ -31,11 +35,9 @@ def run(
         threads: of torch; the numbers of a run are the same only with the same threads and
             versions.
     """
-    import numpy as np
     import torch
 
     from eval.features import classifier_training as training
-    from maskgit.data.fashion_mnist import load_split
 
     torch.set_num_threads(threads)
     images, labels = load_split("train", data)

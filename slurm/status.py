@@ -21,7 +21,9 @@ from pathlib import Path
 
 from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
+from slurm.resubmit import resubmit
 from slurm.submission import Submission, load_submission, submissions
+from slurm.submit import watch_words
 from slurm.watch import EVERY, ShardStatus, clock, count_states, looks
 
 TAIL = 40  # lines of a log
@@ -139,8 +141,6 @@ def _cancel(submission: Submission) -> int:
 
 
 def _resubmit(run: Path, failed_too: bool) -> int:
-    from slurm.resubmit import resubmit
-    from slurm.submit import watch_words
 
     submission = resubmit(run, failed_too)
     if submission is None:

@@ -17,11 +17,14 @@ import os
 import re
 import sys
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from experiments.engine.cells import Task
 from experiments.engine.keys import SCHEMA, digest
@@ -189,9 +192,6 @@ def _cell_files(run: Path, key: str) -> Iterator[Finding]:
 
 def _broken_arrays(path: Path) -> str:
     """Why an .npy or .npz file cannot be read, in full; empty if it can."""
-    import zipfile
-
-    import numpy as np
 
     try:
         if path.suffix == ".npy":

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from eval.metrics.registry import METRICS, ON_FEATURES
 from experiments.engine.cells import BACKENDS, PRECISIONS, Sampling
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.sampler.samplers import SAMPLERS, sampling
 from maskgit.common.errors import UsageError
 from maskgit.sampling.compiled import check_mode
+from slurm.profile import load_profile
 
 if TYPE_CHECKING:
     from maskgit.presets import Preset
@@ -107,7 +109,6 @@ class RunOptions:
         Raises:
             UsageError: there is none of that name, or it does not take a value.
         """
-        from slurm.profile import load_profile
 
         try:
             words = shlex.split(self.slurm_set or "")
@@ -268,7 +269,6 @@ class MeasureOptions(FeatureOptions):
         Raises:
             UsageError: an unknown name, or one that the experiment cannot measure.
         """
-        from eval.metrics.registry import METRICS, ON_FEATURES
 
         usual = self.usual_metrics
         if self.metrics == "all":

@@ -16,6 +16,9 @@ from experiments.engine.options import RunOptions
 from experiments.engine.report import build_report
 from experiments.engine.run.runner import split_done
 from experiments.engine.store.store import Store
+from slurm.shards import Work
+from slurm.submit import plan, plan_words, submit, watch_words
+from slurm.watch import follow
 
 if TYPE_CHECKING:
     from slurm.profile import Profile
@@ -49,9 +52,6 @@ def run_on_slurm(experiment: str, options: RunOptions, build: Build) -> int:
     Raises:
         UsageError: no such profile, no SLURM here, or it refuses the jobs.
     """
-    from slurm.shards import Work
-    from slurm.submit import submit, watch_words
-    from slurm.watch import follow
 
     profile = options.slurm_profile()
     run, report_folder = options.folders(experiment)
@@ -95,7 +95,6 @@ def run_on_slurm(experiment: str, options: RunOptions, build: Build) -> int:
 
 def _plan(work: Sequence[Work], profile: Profile, run: Path, done: Sequence[Task]) -> list[str]:
     """The shards, and hours by the profile's time of a forward or that of the cells done here."""
-    from slurm.submit import plan, plan_words
 
     measured = None
     if profile.seconds_per_forward is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.engine.store.lease import Leases
 from maskgit.common.errors import UsageError
+from reports.build import build, check_out
 
 POLL = 0.2  # seconds between two looks at a report that another process builds
 
@@ -17,7 +18,6 @@ def check_folders(run: Path, report: Path) -> None:
     Raises:
         UsageError: one is a file, or holds what no report wrote.
     """
-    from reports.build import check_out
 
     if run.exists() and not run.is_dir():
         raise UsageError(f"--out {run}: is a file; give a folder")
@@ -30,7 +30,6 @@ def build_report(run: Path, report: Path) -> Path:
     Raises:
         UsageError: there is no run.
     """
-    from reports.build import build
 
     if not (run / "grid.json").is_file():
         return build(run, report)  # which says in one line that there is no run

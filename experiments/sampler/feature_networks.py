@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eval.features.registry import extractor_names, get_extractor
+from eval.metrics.metric import PreparedReference
+from eval.reference.files import load_reference
 from experiments.engine.cells import plain_reason
 from experiments.engine.keys import MISSING
 from maskgit.common.errors import Unavailable, UsageError
@@ -36,14 +39,11 @@ class FeatureNetwork:
 
     def extractor(self, device: str) -> Extractor:
         """The network on a device."""
-        from eval.features.registry import get_extractor
 
         return get_extractor(self.name, self.folder, device)
 
     def load_reference(self) -> PreparedReference:
         """The reference, which keeps what metrics compute from it once."""
-        from eval.metrics.metric import PreparedReference
-        from eval.reference.files import load_reference
 
         return PreparedReference(load_reference(self.reference, self.name, self.folder))
 
@@ -58,8 +58,6 @@ def find_feature_network(
     Raises:
         UsageError: an unknown name, a damaged file, or a network that does not take such images.
     """
-    from eval.features.registry import extractor_names, get_extractor
-    from eval.reference.files import load_reference
 
     if name not in extractor_names():
         raise UsageError(f"--features {name}: expected one of {', '.join(extractor_names())}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
-if TYPE_CHECKING:
-    from maskgit.jax import Tokenizer
+from maskgit.jax import Tokenizer, load_tokenizer
 
 # Images in one program on each device: as many as have this many pixels, from 1 to 64. All programs
 # have one shape, so one compilation serves them.
@@ -19,10 +18,6 @@ MOST = 64
 
 def load(path: Path, device: str) -> Tokenizer:
     """The tokenizer of a folder or an official file. device: "cpu" keeps JAX off accelerators."""
-    import jax
-
-    from maskgit.jax import load_tokenizer
-
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     return load_tokenizer(path)
@@ -32,8 +27,6 @@ def decode_batches(
     tokenizer: Tokenizer, tokens: np.ndarray, grid: tuple[int, int]
 ) -> Iterator[np.ndarray]:
     """Tokens (n, N) -> images uint8 (m, H, W, C) in order, rounded as imaging.ROUNDING says."""
-    import jax
-
     pixels = grid[0] * grid[1] * tokenizer.config.downsampling**2
     chunk = max(1, min(MOST, CHUNK_PIXELS // pixels)) * len(jax.local_devices())
     for start in range(0, len(tokens), chunk):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.engine.keys import digest
+from maskgit import checkpoints
+from maskgit.checkpoints.paths import model_path
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,8 +60,6 @@ def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) ->
     Raises:
         UsageError: (of any of our packages) one is missing, damaged, or does not fit the preset.
     """
-    from maskgit.checkpoints.paths import model_path
-
     return {
         name: _look_at(preset, name.partition("-")[0], model_path(preset, name, weights))
         for name in names
@@ -67,8 +67,6 @@ def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) ->
 
 
 def _look_at(preset: Preset, role: str, path: Path) -> Network:
-    from maskgit.checkpoints import read_card
-
     # A folder knows its codes, an official file of a transformer does not.
     codes = preset.num_codes if path.is_file() and role == "transformer" else None
     config, count, sha256 = _read(role, path, codes, _state(path))
@@ -93,7 +91,9 @@ def _look_at(preset: Preset, role: str, path: Path) -> Network:
         path=path,
         sha256=sha256,
         sizes=sizes,
-        card=read_card(path) if path.is_dir() else _official_card(preset, role, path, sizes),
+        card=checkpoints.read_card(path)
+        if path.is_dir()
+        else _official_card(preset, role, path, sizes),
         parameters=count,
     )
 
@@ -105,8 +105,6 @@ def _read(role: str, path: Path, codes: int | None, state: object) -> tuple[Any,
     state: of its files, so that one that was replaced is read anew; a large one is read once for
     all the grids of a process.
     """
-    from maskgit import checkpoints
-
     load = getattr(checkpoints, f"load_{role}")
     model = load(path) if codes is None else load(path, num_codes=codes)
     config, count = model.config, sum(parameter.numel() for parameter in model.parameters())

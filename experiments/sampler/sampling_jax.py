@@ -6,23 +6,17 @@ The noise is the same bits; logits differ in their last digits, so a token diffe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
 from experiments.engine.cells import Sampling
 from experiments.sampler.samples import labels_of
-
-if TYPE_CHECKING:
-    from maskgit.jax import Transformer
+from maskgit.jax import Transformer, generate, load_transformer
 
 
 def load(path: Path, num_codes: int, device: str, settings: Sampling) -> Transformer:
     """The transformer of a folder or an official file. device: "cpu" keeps JAX off accelerators."""
-    import jax
-
-    from maskgit.jax import load_transformer
-
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     return load_transformer(path, num_codes=num_codes)
@@ -35,8 +29,6 @@ def sample_tokens(
     ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Tokens of a cell's samples, uint16 (n, N); arguments as for `sampling.sample_tokens`."""
-    from maskgit.jax import generate
-
     ids = np.arange(settings.num_samples) if ids is None else ids
     tokens = generate(
         transformer,

@@ -16,6 +16,7 @@ from experiments.engine.grid import parse_names
 from experiments.studies.registry import EXPERIMENTS
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
+from reports.index import build_index
 
 SHARED = ("preset", "weights", "feature_weights", "data", "workers", "device", "quick")
 
@@ -126,7 +127,6 @@ def arguments(options: Options, name: str, out: Path, known: Sequence[str]) -> d
 
 def _index(reports: list[Path], out: Path, reasons: dict[str, str]) -> Path:
     """The index of the reports that are there, and of what did not run, with the reason."""
-    from reports.index import build_index
     from reports.not_run import write_page
 
     if reasons:

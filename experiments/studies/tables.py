@@ -13,6 +13,7 @@ from experiments.engine.options import (
     RunOptions,
     SamplingOptions,
 )
+from experiments.sampler.resources import why_no_network
 from experiments.sampler.samplers import SAMPLERS
 from maskgit.common.errors import UsageError
 
@@ -90,7 +91,6 @@ def network_names(samplers: list[Sampling]) -> list[str]:
 
 def why_no_baseline(options: RunOptions) -> str:
     """Why the autoregressive baseline cannot be used; empty if it is here."""
-    from experiments.sampler.resources import why_no_network
 
     return why_no_network(options, SAMPLERS[BASELINE].network(""))
 

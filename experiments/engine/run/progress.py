@@ -3,6 +3,10 @@
 import time
 from typing import Any, TextIO
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from experiments.engine.cells import Task
 from experiments.engine.run.execute import Reply
 
@@ -38,9 +42,6 @@ class Progress:
         self._began = self._printed = time.monotonic()
         self._total, self._cached, self._cost = total, cached, cost
         if self.stream is not None and self.stream.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
             self._live = Live(console=Console(file=self.stream), auto_refresh=False, transient=True)
             self._live.start()
         self.refresh(force=True)
@@ -71,8 +72,6 @@ class Progress:
     def refresh(self, force: bool = False) -> None:
         """Show the state: at once in a terminal, at most every ten seconds elsewhere."""
         if self._live is not None:
-            from rich.text import Text
-
             self._live.update(Text(self.line()), refresh=True)
         elif self.stream is not None and (force or time.monotonic() - self._printed >= EVERY):
             self._print()

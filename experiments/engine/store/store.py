@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.keys import SCHEMA, digest
 from experiments.engine.store.owner import host_id
@@ -112,8 +114,6 @@ class Store:
         result["checksum"] = checksum(result)
         folder = self.cell(task.key)
         if outcome.arrays:
-            import numpy as np
-
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **outcome.arrays)
             atomic_write(folder / "samples.npz", buffer.getvalue())

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from eval.metrics.inception_score import SPLITS, SPLITS_FROM
 from experiments.engine.cells import Build, Sampling, Task
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import DataOptions, MeasureOptions, SamplingOptions
+from experiments.sampler.networks import shared_words
+from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from maskgit.presets import get_preset
 from maskgit.schedules import mask_ratio, validate
@@ -44,7 +47,6 @@ def build(options: Options) -> Build:
     """The cells of the grid."""
     from experiments.sampler.building import make_build
     from experiments.sampler.estimate import estimate_lines
-    from experiments.sampler.resources import find_resources
 
     preset = get_preset(options.preset)
     known = list(preset.schedules)
@@ -95,10 +97,8 @@ def _protocol(
     resources: Resources, cells: Sequence[Sampling], networks: dict[str, Network]
 ) -> dict[str, Any]:
     """What holds for all cells of the grid, for the report. networks: by schedule."""
-    from eval.metrics.inception_score import SPLITS, SPLITS_FROM
     from experiments.sampler.imaging import ROUNDING
     from experiments.sampler.likelihood import SEED
-    from experiments.sampler.networks import shared_words
     from experiments.sampler.worker import SETTINGS
 
     r = np.linspace(0.0, 1.0, GAMMA_POINTS, dtype=np.float32)

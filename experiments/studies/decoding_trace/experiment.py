@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from experiments.engine.cells import PRECISIONS, Build
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import SeedOptions
+from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from experiments.studies.tables import BASELINE, all_missing, why_no_baseline
 from maskgit.common.errors import UsageError
@@ -37,7 +38,6 @@ class Options(SeedOptions):
 def build(options: Options) -> Build:
     """One cell for each sampler."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
     from experiments.sampler.worker import SCHEDULE
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)

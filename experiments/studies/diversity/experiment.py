@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.engine.cells import Build
+from experiments.sampler.resources import find_resources
+from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
     CasOptions,
     all_missing,
@@ -29,9 +31,7 @@ class Options(CasOptions):
 def build(options: Options) -> Build:
     """The cells of both samplers and of CAS."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
     from experiments.studies.cas import cas_tasks
-    from experiments.studies.real_images import real_images
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)
     count = sample_count(preset, options)

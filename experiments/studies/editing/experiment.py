@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import FillingOptions, MeasureOptions
+from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from experiments.studies.tables import BASELINE, all_missing, why_no_baseline
 from maskgit.common.errors import UsageError
@@ -54,7 +55,6 @@ class Options(FillingOptions, MeasureOptions):
 def build(options: Options) -> Build:
     """The cells of every task and method, of their pictures, and of the edits."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
     from experiments.sampler.worker import SCHEDULE
     from experiments.studies.filling import AUTOREGRESSIVE_TASKS, TASKS, library
     from experiments.studies.filling import SAMPLERS as DRAWING

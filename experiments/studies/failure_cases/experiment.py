@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.engine.cells import Build
 from experiments.engine.options import FeatureOptions, FillingOptions, StageOptions
+from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS, sampling
 from maskgit.presets import get_preset
 
@@ -31,7 +32,6 @@ class Options(FillingOptions, FeatureOptions, StageOptions):
 def build(options: Options) -> Build:
     """The cells of samples, real images, reconstructions and of each direction's boundary."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
     from experiments.sampler.worker import SCHEDULE
     from maskgit.sampling.editing import DIRECTIONS
 

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import FillingOptions
+from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
@@ -37,7 +38,6 @@ class Options(FillingOptions):
 def build(options: Options) -> Build:
     """One cell for each width and seed."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
     from experiments.sampler.worker import SCHEDULE
 
     factors = parse_integers(options.factors, "--factors", 2, 16)

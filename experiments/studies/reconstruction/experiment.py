@@ -9,6 +9,7 @@ from typing import Any
 from experiments.engine.cells import Build
 from experiments.engine.keys import MISSING
 from experiments.engine.options import FeatureWeightsOptions, FillingOptions
+from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
@@ -42,7 +43,6 @@ class Options(FillingOptions, FeatureWeightsOptions):
 def build(options: Options) -> Build:
     """A curve's cell for each ratio and seed, and a median's for each of the figure's ratios."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
     from experiments.sampler.worker import SCHEDULE
     from experiments.studies.reconstruction.compute import lpips_sha256
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from eval.rejection import check_rate, get_classifier
 from experiments.engine.cells import Build
+from experiments.sampler.resources import find_resources
 from experiments.studies.tables import TableOptions, network_names, sample_count
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
@@ -33,9 +35,7 @@ class Options(TableOptions):
 
 def build(options: Options) -> Build:
     """One cell for each seed."""
-    from eval.rejection import get_classifier
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
 
     rates = parse_rates(options.rates)
     preset = get_preset(options.preset)
@@ -74,7 +74,6 @@ def parse_rates(text: str) -> list[float]:
     Raises:
         UsageError: something else, or outside (0, 1].
     """
-    from eval.rejection import check_rate
 
     try:
         rates = [float(word) for word in text.split(",")]

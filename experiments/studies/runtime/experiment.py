@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from experiments.engine.cells import PRECISIONS, Build
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import RunOptions
+from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from maskgit.common.device import resolve_device
 
@@ -37,7 +38,6 @@ class Options(RunOptions):
 def build(options: Options) -> Build:
     """One cell for each number of tokens and batch size, computed one after the other."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.resources import find_resources
     from experiments.sampler.worker import SCHEDULE
     from experiments.studies.runtime.compute import device_name
 
