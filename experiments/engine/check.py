@@ -27,9 +27,11 @@ from typing import Any
 import numpy as np
 
 from experiments.engine.cells import Task
-from experiments.engine.keys import SCHEMA, digest
+from experiments.engine.keys import SCHEMA
 from experiments.engine.store.lease import Leases, read_lease
+from experiments.engine.store.stages import read_value
 from experiments.engine.store.store import Store
+from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 
 OLD = 3600.0  # seconds from which a temporary file is nobody's any more
@@ -48,10 +50,11 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 class Finding:
     """One thing that is not as it should be. `path` is below the run's folder.
 
-    kind: damaged (a file that cannot be believed), missing (a cell of the grid without result),
-        failed (one whose last attempt raised), foreign (a file that no part of the engine writes
-        there); stale (the result of a cell that the last grid does not ask for), leftover (of a
-        writer that was killed) and working (a cell that somebody computes now) are no problems.
+    kind: damaged (a file that does not hold what was written), missing (a cell of the grid without
+        result), failed (one whose last attempt raised), foreign (a file that no part of the engine
+        writes there); stale (the result of a cell that the last grid does not ask for), leftover
+        (of a writer that was killed) and working (a cell that somebody computes now) are no
+        problems.
     """
 
     kind: str
@@ -84,7 +87,7 @@ def check(run: Path) -> Checked:
     if (run / "grid.json").is_file() or not below:
         return _check_run(run)
     cells = sound = 0
-    found = [*_stages(run), *_trained(run), *_foreign(run, IN_ALL | set(below))]
+    found = list(_beside_cells(run, IN_ALL | set(below)))
     for name in below:
         checked = _check_run(run / name)
         cells, sound = cells + checked.cells, sound + checked.sound
@@ -93,25 +96,15 @@ def check(run: Path) -> Checked:
 
 
 def _check_run(run: Path) -> Checked:
-    grid = _read_grid(run)
-    store, leases = Store(run), Leases()
+    grid, store = _read_grid(run), Store(run)
     found: list[Finding] = []
     sound = 0
     references: dict[tuple[str, str], str] = {}
     for key, cell in grid.items():
-        kind, reason = _state(store, leases, key, cell)
-        beside = list(_cell_files(run, key)) if kind == "sound" else []
-        found.extend(beside)
-        if kind == "sound" and not beside:
-            kind, reason = _reference(store, key, references)
-            sound += kind == "sound"
-        if kind != "sound":
-            where = "/result.json" if kind == "damaged" else ""
-            found.append(Finding(kind, f"cells/{key}{where}", reason))
-    found.extend(_other_cells(store, grid))
-    found.extend(_stages(run))
-    found.extend(_trained(run))
-    found.extend(_foreign(run, IN_RUN))
+        here = list(_cell(store, key, cell, references))
+        sound += not here
+        found += here
+    found += [*_other_cells(store, grid), *_beside_cells(run, IN_RUN)]
     return Checked(len(grid), sound, tuple(found))
 
 
@@ -132,27 +125,43 @@ def _read_grid(run: Path) -> dict[str, dict[str, Any]]:
         raise UsageError(f"{path}: not readable as a grid ({error})") from None
 
 
-def _state(store: Store, leases: Leases, key: str, cell: dict[str, Any]) -> tuple[str, str]:
-    """(kind, reason) of a cell of the grid."""
+# ---- cells ---------------------------------------------------------------------------------------
+
+
+def _cell(
+    store: Store, key: str, cell: dict[str, Any], references: dict[tuple[str, str], str]
+) -> Iterator[Finding]:
+    """What is wrong with a cell of the grid; nothing if its result is there and sound.
+
+    references: (reference, feature network) -> sha256 of the cells before; this cell's is added.
+    """
+    where, folder = f"cells/{key}", store.cell(key)
     if not _KEY.fullmatch(key):
-        return "damaged", "its key in grid.json is no key"
+        yield Finding("damaged", f"{where}/result.json", "its key in grid.json is no key")
+        return
     found = store.find(Task(key, cell))
-    if found.result is not None:
-        return "sound", ""
     if found.problem:
-        return "damaged", found.problem
-    if _is_held(leases, store.lease_path(key)):
-        return "working", "somebody computes it now"
-    failure = store.cell(key) / "failure.json"
-    if failure.is_file():
-        return "failed", _failure(failure)
-    return "missing", Task(key, cell).label
+        yield Finding("damaged", f"{where}/result.json", found.problem)
+    elif found.result is not None:
+        broken = False
+        for name in ("samples.npz", "timing.json"):
+            if (folder / name).is_file() and (reason := _broken(folder / name)):
+                broken = True
+                yield Finding("damaged", f"{where}/{name}", reason)
+        if not broken and (reason := _other_reference(found.result["protocol"], references)):
+            yield Finding("damaged", f"{where}/result.json", reason)
+    elif _is_held(store.lease_path(key)):
+        yield Finding("working", where, "somebody computes it now")
+    elif (folder / "failure.json").is_file():
+        yield Finding("failed", where, _failure(folder / "failure.json"))
+    else:
+        yield Finding("missing", where, Task(key, cell).label)
 
 
-def _is_held(leases: Leases, path: Path) -> bool:
+def _is_held(path: Path) -> bool:
     """Whether a lease is held: by a living process here, or by another host not long ago."""
     seen = read_lease(path)
-    if seen is None or leases.is_dead(path, seen):
+    if seen is None or Leases().is_dead(path, seen):
         return False
     return time.time() - seen.mtime < OLD
 
@@ -164,53 +173,13 @@ def _failure(path: Path) -> str:
         return "and its failure.json cannot be read"
 
 
-def _reference(store: Store, key: str, known: dict[tuple[str, str], str]) -> tuple[str, str]:
-    """Whether a cell was measured against the same statistics as the cells before it.
-
-    known: (reference, feature network) -> sha256; the first cell's is added.
-    """
-    protocol = json.loads((store.cell(key) / "result.json").read_bytes())["protocol"]
+def _other_reference(protocol: dict[str, Any], known: dict[tuple[str, str], str]) -> str:
+    """In words, that a cell was measured against other statistics than those before; else empty."""
     name = str(protocol.get("reference", "")), str(protocol.get("features", ""))
     sha256 = protocol.get("reference_sha256")
     if sha256 is None or known.setdefault(name, sha256) == sha256:
-        return "sound", ""
-    return "damaged", (
-        f"its reference {name[0]} is {sha256[:12]}, that of the cells before {known[name][:12]}"
-    )
-
-
-def _cell_files(run: Path, key: str) -> Iterator[Finding]:
-    """The files beside a sound result."""
-    folder = run / "cells" / key
-    samples = folder / "samples.npz"
-    if samples.is_file() and (reason := _broken_arrays(samples)):
-        yield Finding("damaged", f"cells/{key}/samples.npz", reason)
-    timing = folder / "timing.json"
-    if timing.is_file() and (reason := _broken_json(timing)):
-        yield Finding("damaged", f"cells/{key}/timing.json", reason)
-
-
-def _broken_arrays(path: Path) -> str:
-    """Why an .npy or .npz file cannot be read, in full; empty if it can."""
-
-    try:
-        if path.suffix == ".npy":
-            np.load(path, allow_pickle=False)
-            return ""
-        with np.load(path, allow_pickle=False) as file:  # its CRC finds damaged bytes
-            for name in file.files:
-                file[name]
         return ""
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        return f"cannot be read ({' '.join(str(error).split())})"
-
-
-def _broken_json(path: Path) -> str:
-    try:
-        json.loads(path.read_bytes())
-        return ""
-    except (OSError, ValueError):
-        return "is not JSON"
+    return f"its reference {name[0]} is {sha256[:12]}, that of the cells before {known[name][:12]}"
 
 
 def _other_cells(store: Store, grid: dict[str, Any]) -> Iterator[Finding]:
@@ -231,74 +200,75 @@ def _other_cells(store: Store, grid: dict[str, Any]) -> Iterator[Finding]:
             cell = json.loads(path.read_bytes())["cell"]
         except (OSError, ValueError, KeyError, TypeError):
             cell = {}
-        problem = store.find(Task(folder.name, cell)).problem
-        if problem:
+        if problem := store.find(Task(folder.name, cell)).problem:
             yield Finding("damaged", f"{where}/result.json", problem)
         else:
             yield Finding("stale", where, "not in the grid")
 
 
-def _stages(run: Path) -> Iterator[Finding]:
-    for kind, suffix in STAGES.items():
-        for path in sorted((run / "stages" / kind).rglob(f"*{suffix}")):
-            if path.name.startswith("."):
-                continue
-            reason = _broken_arrays(path) if suffix != ".json" else _broken_value(path)
-            if reason:
-                yield Finding("damaged", str(path.relative_to(run)), reason)
+# ---- everything else -----------------------------------------------------------------------------
 
 
-def _broken_value(path: Path) -> str:
-    try:
-        kept = json.loads(path.read_bytes())
-        whole = kept["checksum"] == digest(kept["value"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "is not JSON of a stage"
-    return "" if whole else "does not match its checksum (edited or damaged)"
-
-
-def _trained(run: Path) -> Iterator[Finding]:
-    """The classifiers of the CAS: their results, and what is needed to resume their training."""
-    for path in sorted((run / "cas").glob("*")):
-        if path.suffix == ".json" and _broken_json(path):
-            yield Finding("damaged", str(path.relative_to(run)), "is not JSON")
-        elif path.suffix not in (".json", ".pt"):
-            yield from _not_ours(run, path)
-
-
-def _foreign(run: Path, ours: set[str]) -> Iterator[Finding]:
-    """Files that nobody here writes, and those that killed writers left."""
+def _beside_cells(run: Path, ours: set[str]) -> Iterator[Finding]:
+    """Damaged stages and classifiers, and files that nobody here writes. ours: names in `run`."""
     for path in sorted(run.iterdir()):
         if path.name not in ours and path.suffix != ".lease":
             yield from _not_ours(run, path)
-    for folder in sorted((run / "cells").glob("*")):
-        if _KEY.fullmatch(folder.name) and folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.name not in IN_CELL:
-                    yield from _not_ours(run, path)
-    stages = run / "stages"
-    for path in sorted(stages.rglob("*")):
-        kind = path.relative_to(stages).parts[0]
-        if path.is_dir() and (kind in STAGES):
-            continue
-        stem = path.relative_to(stages).parts[-1].partition(".")[0]
-        known = path.suffix in (STAGES.get(kind), ".lease")
-        in_parts = path.parent.suffix == ".parts" and kind == "tokens"
-        if not (known and (_KEY.fullmatch(stem) or in_parts)):
+    for path in sorted((run / "cells").glob("*/*")):
+        if _KEY.fullmatch(path.parent.name) and path.name not in IN_CELL:
             yield from _not_ours(run, path)
+    for path in sorted((run / "stages").rglob("*")):
+        yield from _stage(run, path)
+    for path in sorted((run / "cas").glob("*")):  # results, and what training is resumed from
+        if path.suffix not in (".json", ".pt"):
+            yield from _not_ours(run, path)
+        elif path.suffix == ".json" and (reason := _broken(path)):
+            yield Finding("damaged", str(path.relative_to(run)), reason)
+
+
+def _stage(run: Path, path: Path) -> Iterator[Finding]:
+    parts = path.relative_to(run / "stages").parts
+    kind = parts[0]
+    if path.is_dir() and kind in STAGES:
+        return
+    known = path.suffix in (STAGES.get(kind), ".lease")
+    in_parts = path.parent.suffix == ".parts" and kind == "tokens"
+    if not known or not (_KEY.fullmatch(parts[-1].partition(".")[0]) or in_parts):
+        yield from _not_ours(run, path)
+    elif path.suffix == ".json" and read_value(path) is None:
+        reason = "is not JSON of a stage that matches its checksum (edited or damaged)"
+        yield Finding("damaged", str(path.relative_to(run)), reason)
+    elif path.suffix != ".lease" and (reason := _broken(path)):
+        yield Finding("damaged", str(path.relative_to(run)), reason)
+
+
+def _broken(path: Path) -> str:
+    """Why a .json, .npy or .npz file cannot be read, in full; empty if it can."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+        elif path.suffix == ".npy":
+            np.load(path, allow_pickle=False)
+        else:
+            with np.load(path, allow_pickle=False) as file:  # its CRC finds damaged bytes
+                for name in file.files:
+                    file[name]
+        return ""
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        return f"cannot be read ({' '.join(str(error).split())})"
 
 
 def _not_ours(run: Path, path: Path) -> Iterator[Finding]:
     where = str(path.relative_to(run))
-    if path.name.startswith(TEMPORARY):
-        try:
-            old = time.time() - path.stat().st_mtime > OLD
-        except OSError:
-            return
-        if old:
-            yield Finding("leftover", where, "of a writer that was killed")
+    if not path.name.startswith(TEMPORARY):
+        yield Finding("foreign", where)
         return
-    yield Finding("foreign", where)
+    try:
+        old = time.time() - path.stat().st_mtime > OLD
+    except OSError:
+        return
+    if old:
+        yield Finding("leftover", where, "of a writer that was killed")
 
 
 def quarantine(run: Path, findings: tuple[Finding, ...]) -> list[str]:
@@ -347,14 +317,13 @@ def _move(run: Path, where: str) -> list[str]:
 
 def report_lines(checked: Checked) -> list[str]:
     """A line per finding, and one that counts."""
-    lines = []
-    for finding in checked.findings:
-        reason = f": {finding.reason}" if finding.reason else ""
-        lines.append(f"{finding.kind}: {finding.path}{reason}")
+    lines = [
+        f"{one.kind}: {one.path}{f': {one.reason}' if one.reason else ''}"
+        for one in checked.findings
+    ]
     kinds = Counter(finding.kind for finding in checked.findings)
     said = "".join(f", {count} {kind}" for kind, count in sorted(kinds.items()))
-    lines.append(f"{checked.sound} of {checked.cells} cells are done and sound{said}")
-    return lines
+    return [*lines, f"{checked.sound} of {checked.cells} cells are done and sound{said}"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -368,20 +337,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quarantine", action="store_true", help="move what is damaged or foreign")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     options = parser.parse_args(arguments)
-    try:
-        checked = check(options.run)
-        if options.json:
-            facts = {"cells": checked.cells, "sound": checked.sound}
-            findings = [vars(finding) for finding in checked.findings]
-            print(json.dumps({**facts, "findings": findings}, indent=1))
-        else:
-            print("\n".join(report_lines(checked)))
-        if options.quarantine:
-            moved = quarantine(options.run, checked.findings)
-            print(f"moved {len(moved)} files to {options.run / 'quarantine'}", file=sys.stderr)
-    except UsageError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _run(options.run, options.quarantine, options.json))
+
+
+def _run(run: Path, move: bool, as_json: bool) -> int:
+    checked = check(run)
+    if as_json:
+        facts = {"cells": checked.cells, "sound": checked.sound}
+        findings = [vars(finding) for finding in checked.findings]
+        print(json.dumps({**facts, "findings": findings}, indent=1))
+    else:
+        print("\n".join(report_lines(checked)))
+    if move:
+        moved = quarantine(run, checked.findings)
+        print(f"moved {len(moved)} files to {run / 'quarantine'}", file=sys.stderr)
     return 1 if checked.problems else 0
 
 

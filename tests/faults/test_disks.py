@@ -114,7 +114,7 @@ def test_a_report_of_a_run_that_may_only_be_read(tmp_path, capsys):
     "what",
     [
         "result",
-        pytest.param("cell", marks=issue16("10, an unreadable cell")),
+        "cell",
         pytest.param("lease", marks=issue16("10, an unreadable lease")),
     ],
 )
