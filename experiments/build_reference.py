@@ -12,6 +12,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+import tyro
+
+from eval.features.registry import get_extractor
+from eval.metrics.statistics import Statistics
+from eval.reference.files import REFERENCES, read_reference, write_reference
+from eval.weights.files import ZOO
+from maskgit.common.cli import exit_code
+from maskgit.data.fashion_mnist import load_split
+
 SUBSET_PER_CLASS = 1000
 SEED = 0
 
@@ -23,13 +33,6 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
         data: folder with Fashion-MNIST's IDX files (default: the places maskgit.data.fashion_mnist
         knows). out: the npz to write (default: where eval looks for the shipped one).
     """
-    import numpy as np
-
-    from eval.features.registry import get_extractor
-    from eval.metrics.statistics import Statistics
-    from eval.reference.files import REFERENCES, read_reference, write_reference
-    from eval.weights.files import ZOO
-    from maskgit.data.fashion_mnist import load_split
 
     name = "fashion-mnist-train"
     file, extractor_name = REFERENCES[name]
@@ -60,9 +63,4 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    import tyro
-
-    try:
-        tyro.cli(run)
-    except ValueError as error:  # the UsageErrors of eval and maskgit
-        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    sys.exit(exit_code(lambda: tyro.cli(run)))

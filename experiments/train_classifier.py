@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tyro
 
+from maskgit.common.cli import exit_code
 from maskgit.data.fashion_mnist import load_split
 
 ZOO = Path(__file__).parents[1] / "eval" / "zoo"
@@ -72,9 +74,4 @@ def run(
 
 
 if __name__ == "__main__":
-    import tyro
-
-    try:
-        tyro.cli(run)
-    except ValueError as error:  # the UsageErrors of eval and maskgit
-        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
+    sys.exit(exit_code(lambda: tyro.cli(run)))
