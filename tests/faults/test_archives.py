@@ -218,7 +218,7 @@ def test_impossible_statistics_are_refused(tmp_path, monkeypatch, name):
     path = tmp_path / "x.npz"
     np.savez(path, **statistics(**IMPOSSIBLE[name]))
     small = SimpleNamespace(dim=8)  # of eight features: the sizes of Inception take long to check
-    monkeypatch.setattr("eval.reference.build.extractor_info", lambda name: small)
+    monkeypatch.setattr("eval.reference.build.extractor_class", lambda name: small)
     done = []
     what = fault(lambda: done.append(import_statistics("clean-fid", path, "x", n=100)))
     assert what == ""
