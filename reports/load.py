@@ -185,6 +185,16 @@ class Run:
         names = self.protocol.get("class_names", [])
         return str(names[label]) if label < len(names) else f"class {label}"
 
+    def asked_metrics(self, first: Sequence[str], besides: Sequence[str] = ()) -> tuple[str, ...]:
+        """The metrics that were asked for: those of `first` in this order, then others by name.
+
+        besides: those that have their own place on the page. A run that does not say what was asked
+        for was asked for `first`.
+        """
+        asked = self.protocol.get("metrics") or first
+        names = dict.fromkeys([*first, *sorted(asked)])
+        return tuple(name for name in names if name in asked and name not in besides)
+
     def label(self, metric: str) -> str:
         """The metric's label, as it stands in a sentence and beside an axis."""
         return str(self.metrics.get(metric, {}).get("label", metric))

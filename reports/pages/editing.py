@@ -24,7 +24,8 @@ METHODS = {
 }
 SAMPLED = ("maskgit", "autoregressive")
 INPUTS = {"real": "the real images themselves", "tokenizer": "their reconstructions"}
-METRICS = ("fid", "is", "kept")
+METRICS = ("fid", "is")
+OTHERS = ("kept", "target", "original", "before")  # metrics that have their own columns
 
 
 def make_page(run: Run) -> Page:
@@ -32,7 +33,10 @@ def make_page(run: Run) -> Page:
     asked, paper = run.values_of("task"), paper_values()["table2"]
     tasks = [task for task in TASKS if task in asked]
     others = [task for task in tasks if task not in paper["tasks"]]
-    fids = {task: {m: _value(run, task, m)["fid"] for m in METHODS} for task in tasks}
+    fids = {
+        task: {m: run.mean("fid", part="measure", task=task, method=m) for m in METHODS}
+        for task in tasks
+    }
     edits = {m: run.mean(m, part="edit") for m in ("target", "original", "before")}
     return Page(
         experiment="editing",
@@ -46,7 +50,7 @@ def make_page(run: Run) -> Page:
             "task_names": TASKS,
             "methods": METHODS,
             "fids": {t: fids[t] for t in paper["tasks"] if t in fids and fids[t]["maskgit"].n},
-            "inputs": {m: _value(run, "none", m)["fid"] for m in INPUTS},
+            "inputs": {m: run.mean("fid", part="measure", method=m) for m in INPUTS},
             "edits": edits,
             "table2": _table2(run, [task for task in tasks if task in paper["tasks"]]),
             "comparable": run.preset == paper["preset"],
@@ -62,7 +66,12 @@ def make_page(run: Run) -> Page:
 
 
 def _value(run: Run, task: str, method: str) -> dict[str, Mean]:
-    return {m: run.mean(m, part="measure", task=task, method=method) for m in METRICS}
+    metrics = (*_metrics(run), "kept")
+    return {m: run.mean(m, part="measure", task=task, method=method) for m in metrics}
+
+
+def _metrics(run: Run) -> tuple[str, ...]:
+    return run.asked_metrics(METRICS, OTHERS)
 
 
 def _fact(value: float) -> float | None:
@@ -106,14 +115,14 @@ def _numbers(run: Run, tasks: Sequence[str]) -> list[PaperNumber]:
         judge_number(
             f"Table 2, {words}: {run.label(metric)}",
             printed[task][metric],
-            _value(run, task, "maskgit")[metric],
+            run.mean(metric, part="measure", task=task, method="maskgit"),
             samples=run.count("num_images"),
             same_preset=run.preset == paper["preset"],
             rule=paper,
             why=_why(run, "maskgit", task, metric) if task in tasks else "not asked for",
         )
         for task, words in paper["tasks"].items()
-        for metric in ("fid", "is")
+        for metric in METRICS
     ]
 
 
@@ -128,7 +137,7 @@ def _table2(run: Run, tasks: Sequence[str]) -> Table:
             {
                 **{"task": task, "task_name": "", "method": row["model"], "source": "paper"},
                 **{"method_name": f"{row['model']}, paper's value"},
-                **{metric: row[metric] for metric in ("fid", "is")},
+                **{metric: row[metric] for metric in METRICS},
             }
             for row in paper_values()["table2"]["rows"]
             if row["task"] == task
@@ -140,8 +149,8 @@ def _table2(run: Run, tasks: Sequence[str]) -> Table:
             "task_name": "" if i else "the inputs",
             "method": method,
         }
-        row |= {"method_name": name, "source": "ours", "n": values["fid"].n}
-        rows.append(row | {metric: values[metric] for metric in ("fid", "is")})
+        row |= {"method_name": name, "source": "ours", "n": max(v.n for v in values.values())}
+        rows.append(row | {metric: values[metric] for metric in _metrics(run)})
     return _table("table2", rows, run)
 
 
@@ -151,7 +160,7 @@ def _ours(run: Run, tasks: Sequence[str]) -> list[dict[str, Any]]:
         name = TASKS[task]
         for method in [method for method in METHODS if run.asked(task=task, method=method)]:
             values = _value(run, task, method)
-            n = values["fid"].n
+            n = max(value.n for value in values.values())
             row = {"task": task, "task_name": name, "method": method, "source": "ours", "n": n}
             row |= {
                 "method_name": METHODS[method],
@@ -167,7 +176,7 @@ def _table(name: str, rows: list[dict[str, Any]], run: Run) -> Table:
         *map(Column, ("task", "method", "source")),
         Column("task_name", "Task", align="l", in_csv=False),
         Column("method_name", "Method", align="l", in_csv=False),
-        *(run.column(metric) for metric in ("fid", "is")),
+        *(run.column(metric) for metric in _metrics(run)),
         Column("n"),
         Column("seeds", "Seeds", in_csv=False),
         Column("kept", "Known pixels kept", text=lambda value: percent(value.mean)),

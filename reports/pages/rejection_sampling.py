@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from reports.figures.curves import draw_curve, empty_axes
@@ -23,15 +24,16 @@ Values = dict[str, dict[float, Mean]]  # metric -> acceptance rate -> mean over 
 def make_page(run: Run) -> Page:
     """The page of one run; see `reports.build.build`."""
     rates = sorted({r for e in run.entries for r in e.cell.get("rates", [])}, reverse=True)
+    metrics = run.asked_metrics(METRICS, ("drawn", "own"))
     values: Values = {}
-    for metric in (*METRICS, "drawn", "own"):
+    for metric in dict.fromkeys((*METRICS, *metrics, "drawn", "own")):
         found = run.means(metric, "at")
         values[metric] = {rate: found.get(rate, NOTHING) for rate in rates}
     classifiers = run.values_of("classifier")
     classifier = str(classifiers[0]) if classifiers else "the classifier"
     networks = str(run.protocol.get("features", "")).split(", ")
     judge = classifier if classifier in networks else ""  # where it also measures
-    why = {metric: _why(run, metric, rates) for metric in METRICS}
+    why = {metric: _why(run, metric, rates) for metric in metrics}
     rules, paper = paper_values(), paper_values()["table4"]
     resolution, rate = paper["resolution"].get(run.preset, 256), paper["rate"]
     printed = {(row["model"], row["resolution"]): row for row in paper["rows"]}
@@ -40,8 +42,8 @@ def make_page(run: Run) -> Page:
         experiment="rejection_sampling",
         run=run,
         verdicts=[
-            judge_rejection_is(values["is"], rules["table4_is"], why["is"], judge),
-            judge_rejection_fid(values["fid"], rules["table4_fid"], why["fid"], judge),
+            judge_rejection_is(values["is"], rules["table4_is"], why.get("is", ""), judge),
+            judge_rejection_fid(values["fid"], rules["table4_fid"], why.get("fid", ""), judge),
         ],
         numbers=[
             judge_number(
@@ -60,7 +62,7 @@ def make_page(run: Run) -> Page:
         facts={
             f"{rate:g}": {
                 metric: round(values[metric][rate].mean, 4)
-                for metric in (*METRICS, "drawn")
+                for metric in (*metrics, "drawn")
                 if values[metric][rate].n
             }
             for rate in rates
@@ -72,9 +74,9 @@ def make_page(run: Run) -> Page:
             "why": why,
             "classifier": classifier,
             "judge": judge,
-            "table4": _table4(run, values),
+            "table4": _table4(run, values, metrics),
             "comparable": run.preset in paper["resolution"],
-            "tradeoff": _tradeoff(values, there, why["fid"]),
+            "tradeoff": _tradeoff(values, there, why.get("fid", "")),
             "seeds": max((values["fid"][rate].n for rate in there), default=0),
             "kept": _kept(run),
             "first_seed": run.values_of("seed")[:1],
@@ -87,7 +89,7 @@ def _why(run: Run, metric: str, rates: list[float]) -> str:
     return next(filter(None, (run.why(f"{metric}@{rate:g}") for rate in rates)), "")
 
 
-def _table4(run: Run, values: Values) -> Table:
+def _table4(run: Run, values: Values, metrics: Sequence[str]) -> Table:
     rows: list[dict[str, Any]] = [
         {
             "name": f"MaskGIT, T = {run.told('steps')}, acceptance {rate:g}",
@@ -96,7 +98,7 @@ def _table4(run: Run, values: Values) -> Table:
             "kept": run.count(),
             **{metric: found[rate] for metric, found in values.items()},
             "own_probability": values["own"][rate],
-            "n": max(values[metric][rate].n for metric in METRICS) or None,
+            "n": max(found[rate].n for found in values.values()) or None,
         }
         for rate in values["fid"]
     ]
@@ -111,7 +113,7 @@ def _table4(run: Run, values: Values) -> Table:
     columns = [
         Column("name", "Sampling", align="l", in_csv=False),
         *map(Column, ("rate", "source")),
-        *(run.column(metric) for metric in METRICS),
+        *(run.column(metric) for metric in metrics),
         Column("kept", "Kept"),
         Column("drawn", "Drawn", text=lambda value: str(int(value.mean))),
         Column("own_probability", "Sure", text=lambda value: percent(value.mean)),

@@ -23,12 +23,13 @@ PAPER = {"source": "paper"}
 class Samplers:
     """The samplers that a run asked for, and their metrics.
 
-    found: MaskGIT by iterations, then the baseline. metrics: those of the table, CAS last.
+    found: MaskGIT by iterations, then the baseline. metrics: those asked for, the table's own
+    first and CAS last.
     """
 
     def __init__(self, run: Run, metrics: Sequence[str]) -> None:
         self.run = run
-        self.metrics = (*metrics, *CAS)
+        self.metrics = (*run.asked_metrics(metrics, ("parameters", *CAS)), *CAS)
         cells = [entry.cell for entry in run.asked(part="measure")]
         pairs = {(str(cell["sampler"]), int(cell["steps"])) for cell in cells}
         self.found: list[Sampler] = sorted(pairs, key=lambda item: (item[0] != OURS, item[1]))

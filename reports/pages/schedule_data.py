@@ -18,6 +18,7 @@ SHARED = (
     *("features", "extractor", "resize", "rounding"),
     *("reference", "reference_n", "reference_sha256", "real_n"),
 )
+METRICS = ("fid", "is", "precision", "recall", "kid", "nll")
 VARIED = ("schedule", "steps", "seed")
 
 
@@ -25,7 +26,7 @@ VARIED = ("schedule", "steps", "seed")
 class ScheduleData:
     """A run whose cells of another protocol are set aside, and what was asked for in it.
 
-    schedules, steps, seeds: in the order of the tables. metrics: those asked for or measured.
+    schedules, steps, seeds: in the order of the tables. metrics: those asked for.
     """
 
     run: Run
@@ -77,17 +78,12 @@ def collect(run: Run, order: Sequence[str]) -> ScheduleData:
         _set_aside(run),
         key=lambda e: (schedules.index(e.cell["schedule"]), e.cell["steps"], e.cell["seed"]),
     )
-    asked = set(run.protocol.get("metrics", ()))
-    if not asked:
-        results = [entry.result for entry in entries]
-        asked = {m for r in results for part in ("metrics", "missing") for m in r.get(part, {})}
-    known = [*run.metrics, *sorted(asked)]
     return ScheduleData(
         run=replace(run, entries=tuple(entries)),
         schedules=tuple(schedules),
         steps=tuple(run.values_of("steps")),
         seeds=tuple(run.values_of("seed")),
-        metrics=tuple(dict.fromkeys(name for name in known if name in asked)),
+        metrics=run.asked_metrics(METRICS),
     )
 
 

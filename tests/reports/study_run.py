@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reports.synthetic_run import checksum
+from tests.reports.synthetic_run import METRICS, checksum
 
 CLASSES = ["T-shirt", "trousers", "bag"]
 
@@ -50,7 +50,9 @@ def write_study(
     shared = {"num_tokens": 16, "image_size": 16, "class_names": CLASSES, "metrics": {}, **protocol}
     shared |= {"missing": missing} if missing else {}
     grid = {"schema": 1, "experiment": experiment, "preset": preset, "cells": items}
-    (folder / "grid.json").write_text(json.dumps({**grid, "protocol": shared, "models": {}}))
+    (folder / "grid.json").write_text(
+        json.dumps({**grid, "protocol": shared, "models": {}, "metrics": METRICS})
+    )
     return folder
 
 

@@ -27,6 +27,14 @@ SHAPES = {
     "sqrt": (30, 8.0, 0.4, 2.9),
     "logarithmic": (120, 17.0, 0.9, 2.7),
 }
+METRICS = {  # what reports print of each, as in every grid.json
+    "fid": {"label": "FID", "digits": 2, "direction": "lower", "unit": ""},
+    "is": {"label": "IS", "digits": 2, "direction": "higher", "unit": ""},
+    "precision": {"label": "precision", "digits": 3, "direction": "higher", "unit": ""},
+    "recall": {"label": "recall", "digits": 3, "direction": "higher", "unit": ""},
+    "kid": {"label": "KID", "digits": 4, "direction": "lower", "unit": ""},
+    "nll": {"label": "NLL", "digits": 3, "direction": "lower", "unit": "nats"},
+}
 CLASS_NAMES = ["T-shirt", "trousers", "pullover", "dress", "coat"]
 CLASS_NAMES += ["sandal", "shirt", "sneaker", "bag", "boot"]
 
@@ -180,7 +188,7 @@ def write_run(
         number = value(cell["schedule"], cell["steps"], cell["seed"])
         (place / "result.json").write_text(json.dumps(make_result(item["key"], cell, number)))
     grid = {"schema": 1, "experiment": "ablate_schedule", "preset": "embedded"}
-    grid |= {"cells": cells, "protocol": protocol, "models": models}
+    grid |= {"cells": cells, "protocol": protocol, "models": models, "metrics": METRICS}
     (folder / "grid.json").write_text(json.dumps(grid))
     return folder
 

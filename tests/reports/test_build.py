@@ -269,7 +269,7 @@ def test_samples_that_cannot_be_read_are_left_out(small: Path, tmp_path: Path, d
 
 def grid_with(**changes):
     grid = {"schema": 1, "experiment": "ablate_schedule", "preset": "embedded"}
-    grid |= {"cells": [], "protocol": {}, "models": {}}
+    grid |= {"cells": [], "protocol": {}, "models": {}, "metrics": {}}
     return json.dumps(grid | changes)
 
 

@@ -10,7 +10,7 @@ from reports.means import Mean
 from reports.paper import paper_values
 from reports.verdicts.reconstruction import judge_inflection, judge_monotone, two_segments
 from reports.verdicts.tables import judge_order, judge_rejection_fid, judge_rejection_is
-from tests.reports.synthetic_run import checksum
+from tests.reports.synthetic_run import METRICS, checksum
 
 RULES = paper_values()
 
@@ -168,7 +168,7 @@ def write(folder, experiment, cells, protocol=None):
         grid.append({"key": key, "cell": cell})
     told = {"num_samples": 100, "features": "net-a", "reference": "real", **(protocol or {})}
     whole = {"schema": 1, "experiment": experiment, "preset": "embedded", "cells": grid}
-    whole |= {"protocol": told, "models": {}}
+    whole |= {"protocol": told, "models": {}, "metrics": METRICS}
     (folder / "grid.json").write_text(json.dumps(whole), encoding="utf-8")
     return folder
 
