@@ -133,7 +133,7 @@ def curves_against_steps(
 ) -> bool:
     """Draws curves against T with their spread and their names; says if y is logarithmic.
 
-    `marks` marks a T of each curve: a dot where the flag is true (a sweet spot), a ring otherwise.
+    `marks` marks one T on each curve: a dot where the flag is true (a sweet spot), a ring otherwise.
     """
     points = [point for curve in curves.values() for point in curve.values()]
     steps_axis(ax, sorted({T for curve in curves.values() for T in curve}))

@@ -173,12 +173,12 @@ def _samples(data: ScheduleData, bests: Mapping[str, int]) -> dict[str, Figure]:
         middle = next((T for T, (word, _) in rows.items() if word in ("best FID", "no FID")), None)
         if middle is not None:
             best_rows[f"{schedule}\nT = {middle}"] = rows[middle][1]
-        alt = f"Samples of the {schedule} schedule, one column a class"
+        alt = f"Samples of the {schedule} schedule, one column for each class"
         labelled = {f"T = {T}\n{word}": images for T, (word, images) in rows.items()}
         figures[schedule] = _class_grid(data, f"samples_{schedule}", alt, labelled)
     if not best_rows:
         return figures
-    alt = f"Samples of each schedule at {'its best T' if bests else 'one T'}, one column a class"
+    alt = f"Samples of each schedule at {'its best T' if bests else 'one T'}, one column for each class"
     return {"": _class_grid(data, "samples_best", alt, best_rows), **figures}
 
 

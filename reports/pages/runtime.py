@@ -90,7 +90,7 @@ def _table(rows: list[dict[str, Any]], steps: Sequence[int]) -> Table:
 def _figure4(
     rows: list[dict[str, Any]], lengths: Sequence[int], batch: int, steps: Sequence[int]
 ) -> Figure:
-    """Left the seconds for one image in the largest batch, right the speed-ups."""
+    """Left the seconds for one image of the largest batch, right the speed-ups."""
     chosen = [row for row in rows if row["batch"] == batch]
     times = {SLOW: {row["tokens"]: row["autoregressive_seconds"] / batch for row in chosen}}
     rates = {}
@@ -105,7 +105,7 @@ def _figure4(
         if chosen:
             _log_curves(left, times, lengths)
             _log_curves(right, rates, lengths, least=1.0)
-        left.set_title("Seconds an image")
+        left.set_title("Seconds per image")
         right.set_title("Speed-up over the baseline")
         right.axhline(1, color=INK, linewidth=0.8)
     alt = "Decoding time and speed-up against the number of tokens"
@@ -124,7 +124,7 @@ def _log_curves(ax: Axes, curves: Curves, lengths: Sequence[int], least: float =
     for name, curve in curves.items():
         draw_curve(ax, list(curve), [Mean(y, math.nan, 1) for y in curve.values()], styles[name])
     names_beside(ax, {name: (max(c), c[max(c)]) for name, c in curves.items()}, styles)
-    ax.set_xlabel("tokens an image (log scale)")
+    ax.set_xlabel("tokens per image (log scale)")
 
 
 def _style(name: str, names: Sequence[str]) -> Style:

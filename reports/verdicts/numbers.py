@@ -102,7 +102,7 @@ def judge_iteration_count(
     """
     if ours is None:
         return not_run(what, why or NOT_IN_RUN, float(paper), 0)
-    word, reason = NOT_COMPARABLE, f"{tokens} tokens an image instead of 256"
+    word, reason = NOT_COMPARABLE, f"{tokens} tokens per image instead of 256"
     if ours == paper and (same or is_setting):
         word, reason = REPRODUCED, "" if same else "a setting of the decoding, met"
     value = Mean(float(ours), math.nan, 1)

@@ -283,7 +283,7 @@ def cells_of(**changes):
     [
         (None, "no grid.json in it; expected the --out folder of an experiment"),
         ("{", "grid.json: not readable as JSON"),
-        ("[]", "grid.json: holds a JSON list, expected an object"),
+        ("[]", "grid.json: expected a JSON object, got list"),
         (grid_with(schema=2), "grid.json: schema 2; this report reads schema 1"),
         (grid_with(experiment="bake_cake"), "'bake_cake'; there are reports for ablate_schedule"),
         (grid_with(experiment=None), "grid.json: experiment None; expected a name"),
