@@ -133,7 +133,8 @@ def curves_against_steps(
 ) -> bool:
     """Draws curves against T with their spread and their names; says if y is logarithmic.
 
-    `marks` marks one T on each curve: a dot where the flag is true (a sweet spot), a ring otherwise.
+    `marks` has one T of each curve, which gets a dot if the flag is true (a sweet spot) and a ring
+    otherwise.
     """
     points = [point for curve in curves.values() for point in curve.values()]
     steps_axis(ax, sorted({T for curve in curves.values() for T in curve}))

@@ -178,7 +178,8 @@ def _samples(data: ScheduleData, bests: Mapping[str, int]) -> dict[str, Figure]:
         figures[schedule] = _class_grid(data, f"samples_{schedule}", alt, labelled)
     if not best_rows:
         return figures
-    alt = f"Samples of each schedule at {'its best T' if bests else 'one T'}, one column for each class"
+    where = "its best T" if bests else "one T"
+    alt = f"Samples of each schedule at {where}, one column for each class"
     return {"": _class_grid(data, "samples_best", alt, best_rows), **figures}
 
 

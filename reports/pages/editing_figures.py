@@ -69,7 +69,10 @@ def filling_figures(run: Run, methods: Mapping[str, str]) -> dict[str, tuple[Fig
 
 
 def edit_figure(run: Run) -> Figure | None:
-    """Figures 6 and 14: one row for each input, one column for each class; None if there is no such cell."""
+    """Figures 6 and 14: one row for each input, one column for each class.
+
+    None where no such cell is done.
+    """
     found = [stored for entry in run.pick(part="edits") if (stored := entry.arrays("edited"))]
     if not found:
         return None

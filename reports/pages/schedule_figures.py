@@ -65,7 +65,10 @@ def figure8(data: ScheduleData, rule: Mapping[str, Any]) -> tuple[Figure | None,
 
 
 def metric_figure(data: ScheduleData, name: str, metrics: Sequence[str]) -> Figure | None:
-    """One panel for each metric against T; the T of best FID is ringed. None where no cell has it."""
+    """One panel for each metric against T, with a ring at the T of the best FID.
+
+    None where no cell has any of the metrics.
+    """
     curves = {metric: data.curves(metric) for metric in metrics}
     curves = {metric: found for metric, found in curves.items() if found}
     if not curves:

@@ -87,7 +87,10 @@ def judge_boundary(ratios: Mapping[str, Mean], rule: Mapping[str, Any]) -> Verdi
 
 
 def judge_samples(ours: Mean, real: Mean, n: int, rule: Mapping[str, Any], why: str) -> Verdict:
-    """Shares that the classifier takes for another class: among n samples of each seed, and among real images."""
+    """ours, real: the shares of samples and of real images that are taken for another class.
+
+    n: samples of each seed.
+    """
     if not ours.n or not real.n:
         return verdict_of("figure21_samples", rule, NOT_RUN, why=[why or NOT_IN_RUN])
     # Two shares of independent images have binomial errors, which one seed has too.
