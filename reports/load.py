@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 ABSOLUTE_PATH = re.compile(r"(?<![\w./])/(?:[^\s:;,'\"()/]+/)+")
-# Until every grid.json has them: label, digits, direction of the metrics.
-METRICS: dict[str, dict[str, Any]] = {
-    "fid": {"label": "FID", "digits": 2, "direction": "lower"},
-    "is": {"label": "IS", "digits": 2, "direction": "higher"},
-    "precision": {"label": "precision", "digits": 3, "direction": "higher"},
-    "recall": {"label": "recall", "digits": 3, "direction": "higher"},
-    "kid": {"label": "KID", "digits": 4, "direction": "lower"},
-    "nll": {"label": "NLL", "digits": 3, "direction": ""},
-}
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 
@@ -248,10 +239,16 @@ def read_grid(run_dir: Path) -> dict[str, Any]:
     cells = grid.get("cells")
     if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise UsageError(f"{path}: cells must be a list of {{key, cell}} with plain folder names")
-    grid.setdefault("metrics", METRICS)
+    if "metrics" not in grid:
+        raise UsageError(
+            f"{path}: an older version wrote it, without the labels of the metrics; "
+            "run the same command again"
+        )
     for field in ("protocol", "models", "metrics"):
         if not isinstance(grid.setdefault(field, {}), dict):
             raise UsageError(f"{path}: {field} must be an object, not {grid[field]!r:.40}")
+    if not all(map(_is_metric, grid["metrics"].values())):
+        raise UsageError(f"{path}: metrics must be {{name: {{label, digits, direction}}}}")
     return grid
 
 
@@ -286,6 +283,15 @@ def _is_cell(item: object) -> bool:
         and isinstance(item.get("key"), str)
         and KEY_PATTERN.fullmatch(item["key"]) is not None
         and isinstance(item.get("cell"), dict)
+    )
+
+
+def _is_metric(about: object) -> bool:
+    return (
+        isinstance(about, dict)
+        and isinstance(about.get("label"), str)
+        and about.get("digits") in range(10)
+        and about.get("direction") in ARROWS
     )
 
 

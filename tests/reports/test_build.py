@@ -293,6 +293,8 @@ def cells_of(**changes):
         (grid_with(cells=cells_of(steps="8")), "cell k has schedule='cosine' steps='8' seed=0"),
         (grid_with(cells=[*cells_of(), {**cells_of()[0], "key": "j"}]), "T=4 seed=0 twice"),
         (grid_with(cells=cells_of(), models=[]), "models must be an object"),
+        (grid_with().replace(', "metrics": {}', ""), "of the metrics; run the same command again"),
+        (grid_with(metrics={"fid": {"label": 1}}), "metrics must be {name: {label, digits, dir"),
     ],
 )
 def test_what_is_not_a_run_is_refused_in_one_line(tmp_path, capsys, grid, message):
