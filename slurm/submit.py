@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +85,58 @@ def submit(
     Raises:
         UsageError: there is no SLURM here, or it refused the job; has sbatch's own words.
     """
-    if shutil.which("sbatch") is None:
-        raise UsageError("--slurm: sbatch is not on this machine's PATH; log in to a submit host")
     shards = plan(work, profile)
     if len(shards) > profile.max_array:
         raise UsageError(f"{len(shards)} shards: more than max_array {profile.max_array}")
+    submission = submit_jobs(
+        lambda folder: [ShardJob(folder, number, entry) for number in range(len(shards))],
+        request,
+        run,
+        profile,
+        label=label,
+        shards=tuple(shard.keys for shard in shards),
+        costs={item.key: item.cost for item in work},
+        snapshot=snapshot,
+        root=root,
+    )
+    if chain_report:
+        submission = _chain_report(submission, profile, entry)
+    return submission
+
+
+def submit_jobs(
+    make_jobs: Callable[[str], Sequence[Any]],
+    request: dict[str, Any],
+    run: Path,
+    profile: Profile,
+    *,
+    label: str,
+    shards: tuple[tuple[str, ...], ...],
+    costs: Mapping[str, float] | None = None,
+    snapshot: bool = False,
+    root: Path | None = None,
+    flag: str = "--out",
+    **more: Any,
+) -> Submission:
+    """Write a submission and send its jobs; after an error neither a job nor a folder is left.
+
+    make_jobs: the jobs, given the submission's folder. flag: the flag that named `run`. more:
+    further parameters of submitit's AutoExecutor. The rest is as for `submit`.
+
+    Raises:
+        UsageError: as for `submit`.
+    """
+    if shutil.which("sbatch") is None:
+        raise UsageError("--slurm: sbatch is not on this machine's PATH; log in to a submit host")
     folder = new_folder(run)
     submission = Submission(
         folder=folder,
         name=f"{label}-{folder.name}",
-        run=Path(run),
+        run=run,
         request=request,
         profile={**dataclasses.asdict(profile), "setup": list(profile.setup)},
-        shards=tuple(shard.keys for shard in shards),
-        costs={item.key: item.cost for item in work},
+        shards=shards,
+        costs=costs or {},
         fingerprint="",
         snapshot=snapshot,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -109,18 +147,16 @@ def submit(
             take_snapshot(Path(submission.root), folder / "code")
         submission = dataclasses.replace(submission, fingerprint=code_fingerprint(submission.code))
         submission.write()  # the jobs read it: before they exist
-        jobs = [ShardJob(str(folder), number, entry) for number in range(len(shards))]
-        job = send(submission, profile, jobs, submission.name).partition("_")[0]
+        jobs = make_jobs(str(folder))
+        job = send(submission, profile, jobs, submission.name, **more).partition("_")[0]
     except (UsageError, OSError) as error:
         cancel_by_name(submission.name)
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UsageError(f"--out {run}: cannot be written ({error.strerror})") from None
+            raise UsageError(f"{flag} {run}: cannot be written ({error.strerror})") from None
         raise
     submission = dataclasses.replace(submission, job=job)
     submission.write()
-    if chain_report:
-        submission = _chain_report(submission, profile, entry)
     return submission
 
 

@@ -15,11 +15,9 @@ the training ended otherwise, 2 a wrong request.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import runpy
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -32,8 +30,8 @@ from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from slurm.job import write_state
 from slurm.profile import Profile, load_profile
-from slurm.submission import ROOT, Submission, load_submission, new_folder, take_snapshot
-from slurm.submit import cancel_by_name, send
+from slurm.submission import Submission, load_submission
+from slurm.submit import submit_jobs
 from slurm.watch import ask_slurm, last_line
 
 MODULE = "maskgit.training"
@@ -121,40 +119,18 @@ def submit_training(words: list[str], profile: Profile, runs: Path) -> Submissio
     Raises:
         UsageError: there is no SLURM here, or it refused the job.
     """
-    if shutil.which("sbatch") is None:
-        raise UsageError("--slurm: sbatch is not on this machine's PATH; log in to a submit host")
-    folder = new_folder(runs)
-    submission = Submission(
-        folder=folder,
-        name=f"{words[0]}-{folder.name}",
-        run=Path(os.path.abspath(runs)),
-        request={"words": words, "folder": os.getcwd()},
-        profile={**dataclasses.asdict(profile), "setup": list(profile.setup)},
+    return submit_jobs(
+        lambda folder: [TrainJob(folder)],
+        {"words": words, "folder": os.getcwd()},
+        Path(os.path.abspath(runs)),
+        profile,
+        label=words[0],
         shards=((),),
-        fingerprint="",
         snapshot=True,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
-    try:
-        take_snapshot(ROOT, folder / "code")
-        submission.write()
+        flag="--runs",
         # One process that ended takes the others with it: they would wait for it for ever.
-        job = send(
-            submission,
-            profile,
-            [TrainJob(str(folder))],
-            submission.name,
-            slurm_srun_args=["--kill-on-bad-exit=1"],
-        )
-    except (UsageError, OSError) as error:
-        cancel_by_name(submission.name)
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"--runs {runs}: cannot be written ({error.strerror})") from None
-        raise
-    submission = dataclasses.replace(submission, job=job)
-    submission.write()
-    return submission
+        slurm_srun_args=["--kill-on-bad-exit=1"],
+    )
 
 
 def status_line(submission: Submission) -> tuple[str, str]:
