@@ -118,6 +118,7 @@ SAMPLERS = {
                 also=("maskgit.checkpoints", "maskgit.sampling.autoregressive"),
                 without=("maskgit.model.tokenizer",),
                 precisions=PRECISIONS,
+                modes=MODES,
             ),
         },
         fixed={"schedule": "raster", "choice_temperature": 0.0},

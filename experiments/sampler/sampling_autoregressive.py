@@ -11,7 +11,7 @@ import torch
 from experiments.engine.cells import Sampling
 from experiments.sampler.samples import labels_of
 from maskgit import checkpoints
-from maskgit.sampling.autoregressive import generate_autoregressive
+from maskgit.sampling.autoregressive import compile_positions, generate_autoregressive
 
 if TYPE_CHECKING:
     from maskgit.sampling.autoregressive import Autoregressive
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def load(path: Path, num_codes: int, device: str, settings: Sampling) -> Autoregressive:
     """The baseline's network of a folder, ready to sample with these settings."""
     model = checkpoints.load_autoregressive(path)
-    return model.to(device=device, dtype=getattr(torch, settings.precision)).eval()
+    model = model.to(device=device, dtype=getattr(torch, settings.precision)).eval()
+    return compile_positions(model, settings.mode)
 
 
 def sample_tokens(

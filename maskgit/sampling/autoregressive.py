@@ -29,6 +29,7 @@ from maskgit.common.errors import UsageError
 from maskgit.decoding import CPU_ROWS, GPU_ROWS, MIN_ROWS, ROW_MULTIPLE
 from maskgit.model.causal import Autoregressive, Cache
 from maskgit.sampling.arguments import Trace, check_integer, check_range, integers
+from maskgit.sampling.compiled import check_mode, fixed_program
 from maskgit.sampling.draw import check_finite, draw
 from maskgit.sampling.fixed import fill_up
 from maskgit.sampling.noise import position_uniforms
@@ -189,6 +190,22 @@ class PositionProgram:
         where = torch.full((1,), position, device=entries.device)
         torch.compiler.cudagraph_mark_step_begin()
         return self._compiled(model, entries, cache.keys, cache.values, where, picks, temperature)
+
+
+def compile_positions(model: Autoregressive, mode: str) -> Autoregressive:
+    """The same model, whose positions are all drawn by one program of fixed shape.
+
+    mode: of `maskgit.sampling.compiled`; eager leaves the model as it is.
+
+    Compiles at the first position of each power of two of images.
+
+    Raises:
+        UsageError: an unknown mode, or no C++ compiler here.
+    """
+    check_mode(mode)
+    if mode != "eager":
+        model.program = PositionProgram(fixed_program(draw_position, mode))
+    return model
 
 
 def draw_position(

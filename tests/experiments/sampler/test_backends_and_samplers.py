@@ -51,12 +51,18 @@ def test_the_presets_extractor_by_name_is_the_same_cell(weights):
         ({"backend": "jax", "precision": "bfloat16"}, "--precision bfloat16: .*float32 only"),
         ({"mode": "fast"}, "expected one of eager, compiled, graphs, autotuned"),
         ({"backend": "jax", "mode": "graphs"}, "--mode graphs: .* takes eager only"),
-        ({"sampler": "autoregressive", "mode": "compiled"}, "--mode compiled: .* eager only"),
     ],
 )
 def test_a_sampler_and_a_backend_that_do_not_go_together_are_refused(settings, says):
     with pytest.raises(UsageError, match=says):
         sampling(EMBEDDED, **{"steps": 3, "seed": 0, "num_samples": 12, **settings})
+
+
+@pytest.mark.parametrize("sampler", ["maskgit", "autoregressive"])
+def test_both_samplers_take_every_mode(sampler):
+    for mode in ("eager", "compiled", "graphs", "autotuned"):
+        found = sampling(EMBEDDED, sampler, steps=3, seed=0, num_samples=12, mode=mode)
+        assert found.mode == mode
 
 
 def test_metrics_beyond_the_usual_ones_are_measured_on_request(run, tmp_path):

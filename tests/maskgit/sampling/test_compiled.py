@@ -14,6 +14,7 @@ from maskgit.model.transformer import Transformer
 from maskgit.sampling.autoregressive import (
     PositionProgram,
     _complete,
+    compile_positions,
     draw_position,
     generate_autoregressive,
 )
@@ -91,7 +92,7 @@ def test_batches_of_all_sizes_share_the_programs_of_the_powers_of_two(monkeypatc
 def test_one_program_draws_every_position_of_the_autoregressive_model(mode):
     """For each power of two of images; the second call finds the cache full of other images."""
     plain = build_autoregressive()
-    model = compile_for_sampling(build_autoregressive(), mode)
+    model = compile_positions(build_autoregressive(), mode)
     tokens = torch.randint(0, CODES, (7, N), generator=torch.Generator().manual_seed(0))
     tokens[:, 5:] = -1
     torch.compiler.reset()
@@ -158,6 +159,7 @@ def test_eager_is_the_network_as_it_was():
     model = compile_for_sampling(build(), "eager")
     assert model.program is None
     assert "hidden" not in vars(model)
+    assert compile_positions(build_autoregressive(), "eager").program is None
 
 
 def test_a_mode_that_there_is_not(monkeypatch):
@@ -167,3 +169,5 @@ def test_a_mode_that_there_is_not(monkeypatch):
     compile_for_sampling(build(), "eager")
     with pytest.raises(UsageError, match=r"mode graphs: needs a C\+\+ compiler"):
         compile_for_sampling(build(), "graphs")
+    with pytest.raises(UsageError, match=r"mode compiled: needs a C\+\+ compiler"):
+        compile_positions(build_autoregressive(), "compiled")
