@@ -243,7 +243,7 @@ def test_the_noise_of_the_loop_is_that_of_its_iterations(seed, start, steps, pos
 
 
 def test_without_triton_noise_costs_the_launches_of_one_iteration():
-    """They are as many for 12 iterations as for one, so 39 for each of 12, and fewer for each of more."""
+    """They are as many for 12 iterations as for one, so 39 for each of 12."""
     counts = []
     for steps in (1, 12):
         with Launches() as launches:
