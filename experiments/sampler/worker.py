@@ -31,7 +31,7 @@ from experiments.sampler.networks import trim_memory
 from experiments.sampler.resources import Resources
 from experiments.sampler.samplers import IMAGING, SAMPLERS
 from experiments.sampler.samples import sample_parts, shown_samples
-from maskgit.common.device import available_cores, resolve_device
+from maskgit.common.device import resolve_device, worker_threads
 
 if TYPE_CHECKING:
     from eval.features.registry import Extractor
@@ -73,7 +73,7 @@ class Worker:
 
     def start(self, worker: int, workers: int) -> None:
         """Share the cores among the workers and pick the device."""
-        self._threads = max(1, available_cores() // workers)
+        self._threads = worker_threads(workers)
         torch.set_num_threads(self._threads)
         self.device = resolve_device(self.asked_device, worker)
         self.stages = Stages(self.run)

@@ -18,19 +18,28 @@ def available_cores() -> int:
     """How many cores this process may use, at least 1.
 
     It is the least of: the machine's cores, the affinity mask, the quota of the control group (as
-    containers set it), SLURM_CPUS_PER_TASK (a job may see all of the node and have asked for less),
-    and OMP_NUM_THREADS.
+    containers set it), and SLURM_CPUS_PER_TASK (a job may see all of the node and have asked for
+    less).
     """
-    limits = [os.cpu_count() or 1]
+    limits = [os.cpu_count() or 1, *_quota(_CGROUPS), *_number("SLURM_CPUS_PER_TASK")]
     if hasattr(os, "sched_getaffinity"):
         limits.append(len(os.sched_getaffinity(0)))
-    limits += _quota(_CGROUPS)
-    # OMP_NUM_THREADS may list a number for each level of nesting; the first one counts.
-    for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
-        given = os.environ.get(name, "").partition(",")[0].strip()
-        if given.isascii() and given.isdigit():
-            limits.append(int(given))
     return max(1, min(limits))
+
+
+def worker_threads(workers: int) -> int:
+    """How many threads each of so many worker processes takes, at least 1.
+
+    It is a worker's share of the cores, or OMP_NUM_THREADS where that is less.
+    """
+    return max(1, min([available_cores() // workers, *_number("OMP_NUM_THREADS")]))
+
+
+def _number(variable: str) -> list[int]:
+    """The whole number in a variable of the environment; none where there is no such number."""
+    # OMP_NUM_THREADS may list a number for each level of nesting; the first one counts.
+    given = os.environ.get(variable, "").partition(",")[0].strip()
+    return [int(given)] if given.isascii() and given.isdigit() else []
 
 
 def _quota(root: Path) -> list[int]:

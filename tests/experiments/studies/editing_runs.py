@@ -33,7 +33,7 @@ def with_baseline(weights, folder):
 def run_script(monkeypatch, capsys, module, *flags):
     """(exit code, stdout, stderr) of an experiment's script."""
     # Test processes share the cores: two threads each would wait for one another.
-    monkeypatch.setattr("experiments.sampler.worker.available_cores", lambda: 1)
+    monkeypatch.setattr("experiments.sampler.worker.worker_threads", lambda workers: 1)
     monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, flags)])
     with pytest.raises(SystemExit) as ended:
         module.main()

@@ -5,7 +5,12 @@ import os
 import pytest
 
 from maskgit.common import device
-from maskgit.common.device import available_cores, check_device, resolve_device
+from maskgit.common.device import (
+    available_cores,
+    check_device,
+    resolve_device,
+    worker_threads,
+)
 from maskgit.common.errors import UsageError
 
 
@@ -21,11 +26,21 @@ def cores(monkeypatch, tmp_path):
     return monkeypatch
 
 
-@pytest.mark.parametrize("name", ["SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"])
-def test_the_environment_only_ever_lowers_the_number(cores, name):
-    for given, expected in (("3", 3), ("0", 1), ("99", 8), ("", 8), ("x", 8), ("²", 8), ("2,1", 2)):
-        cores.setenv(name, given)
+GIVEN = (("3", 3), ("0", 1), ("99", 8), ("", 8), ("x", 8), ("²", 8), ("2,1", 2))
+
+
+def test_a_job_only_ever_lowers_the_number(cores):
+    for given, expected in GIVEN:
+        cores.setenv("SLURM_CPUS_PER_TASK", given)
         assert available_cores() == expected
+
+
+def test_omp_num_threads_limits_the_threads_of_a_process_not_the_processes(cores):
+    for given, expected in GIVEN:
+        cores.setenv("OMP_NUM_THREADS", given)
+        assert (available_cores(), worker_threads(1)) == (8, expected)
+    cores.setenv("OMP_NUM_THREADS", "3")
+    assert [worker_threads(workers) for workers in (1, 2, 4, 16)] == [3, 3, 2, 1]
 
 
 def test_the_affinity_mask_counts(cores):
