@@ -17,7 +17,7 @@ from typing import Any
 from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
 from maskgit.common.files import output_file, read_json
-from reports import escape
+from reports import escape, html
 from reports.build import read_manifest
 from reports.tables import Column, Table
 
@@ -93,8 +93,6 @@ def build_index(folders: Sequence[Path], out: Path, title: str = "MaskGIT, repro
     Raises:
         UsageError: a folder without a report, or `out` cannot be written.
     """
-    from reports import html
-
     summaries = [read_summary(folder) for folder in folders]
     links = [Path(os.path.relpath(folder, out)).as_posix() for folder in folders]
     markdown = to_markdown(
