@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from eval.metrics.registry import METRICS, ON_FEATURES
+from eval.metrics.registry import METRICS, ON_FEATURES, parse_metrics
 from experiments.engine.cells import BACKENDS, PRECISIONS, Sampling
-from experiments.engine.grid import parse_integers, parse_names
+from experiments.engine.grid import parse_integers
 from experiments.sampler.samplers import SAMPLERS, sampling
 from maskgit.common.errors import UsageError
 from maskgit.sampling.compiled import check_mode
@@ -275,7 +275,9 @@ class MeasureOptions(FeatureOptions):
             return list(usual)
         # A metric with a feature network of its own would measure beside --features.
         others = [name for name in ON_FEATURES if name not in usual and not METRICS[name].network]
-        return parse_names(self.metrics, "--metrics", [*usual, *others])
+        known = [*usual, *others]
+        asked = parse_metrics(self.metrics, known)
+        return [name for name in known if name in asked]
 
 
 @dataclass(frozen=True)

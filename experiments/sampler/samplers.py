@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from maskgit.presets import Preset
 
 
+SCHEDULE = "cosine"  # of the experiments that need one transformer: the paper's choice
+
+
 @dataclass(frozen=True)
 class Code:
     """A module that computes one stage of a cell, and the sources that its fingerprint covers.
@@ -73,7 +76,7 @@ class Sampler:
     step_per_token: bool = False
     why_no_likelihood: str = ""
 
-    def network(self, schedule: str) -> str:
+    def network(self, schedule: str = SCHEDULE) -> str:
         """Name of the network that samples, as `maskgit.checkpoints.paths.model_path` takes it."""
         return f"{self.role}-{schedule}" if self.per_schedule else self.role
 
@@ -150,7 +153,7 @@ def sampling(
     preset: Preset,
     sampler: str = "maskgit",
     *,
-    schedule: str = "cosine",
+    schedule: str = SCHEDULE,
     steps: int,
     seed: int,
     num_samples: int,

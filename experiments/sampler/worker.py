@@ -29,7 +29,7 @@ from experiments.engine.store.stages import Stages
 from experiments.sampler import imaging, likelihood
 from experiments.sampler.networks import trim_memory
 from experiments.sampler.resources import Resources
-from experiments.sampler.samplers import IMAGING, SAMPLERS
+from experiments.sampler.samplers import IMAGING, SAMPLERS, SCHEDULE
 from experiments.sampler.samples import sample_parts, shown_samples
 from maskgit.common.device import resolve_device, worker_threads
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 # The Inception Score in one part below 5,000 samples, as many real images as samples.
 SETTINGS = Settings(splits=None, equal_sizes=True)
-SCHEDULE = "cosine"  # of the experiments that need one transformer: the paper's choice
 
 
 @cache

@@ -8,29 +8,17 @@ import numpy as np
 
 from eval.cas.recipe import get_recipe
 from eval.cas.score import classification_accuracy, proportional_counts
-from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome, Sampling, Task
 from experiments.engine.grid import parse_integers
 from experiments.engine.keys import digest
+from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.resources import Resources
 from experiments.sampler.worker import Worker
 from experiments.studies.real_images import VALIDATION, RealImages, real_images, validation_images
 from experiments.studies.tables import CasOptions, compared_samplers, sample_count
 from maskgit.common.errors import UsageError
 
-_HELD_OUT = frozenset({"held_out"})
-METRICS = tuple(
-    Metric(
-        f"cas_top{k}",
-        1,
-        f"CAS top-{k}",
-        3,
-        "higher",
-        needs=_HELD_OUT,
-        id_form=f"cas-top{k}.v{{version}}",
-    )
-    for k in (1, 5)
-)
+METRICS = tuple(own_metric("cas", f"cas_top{k}", f"CAS top-{k}", 3, "higher") for k in (1, 5))
 REAL = "real"  # in place of a sampler
 COST = 40  # of training on one image once, in forwards of a small transformer
 QUICK_EPOCHS, QUICK_VALIDATION = 4, 1000
@@ -129,13 +117,11 @@ def compute_cas(worker: Worker, cell: dict[str, Any]) -> Outcome:
         out=worker.run / "cas",
         device=worker.device,
     )
-    metrics, missing = {}, {}
-    for metric in METRICS:
-        value = result["samples"][metric.name.removeprefix("cas_")]
-        if value is None:
-            missing[metric.name] = "fewer than six classes"
-        else:
-            metrics[metric.name] = {"id": metric.id(), "value": value}
+    scores = {
+        metric.name: result["samples"][metric.name.removeprefix("cas_")] for metric in METRICS
+    }
+    metrics = entries(METRICS, {name: score for name, score in scores.items() if score is not None})
+    missing = dict.fromkeys(scores.keys() - metrics.keys(), "fewer than six classes")
     protocol = {
         "cas": result["id"],
         "cas_protocol": result["protocol"],

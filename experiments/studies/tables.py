@@ -92,7 +92,7 @@ def network_names(samplers: list[Sampling]) -> list[str]:
 def why_no_baseline(options: RunOptions) -> str:
     """Why the autoregressive baseline cannot be used; empty if it is here."""
 
-    return why_no_network(options, SAMPLERS[BASELINE].network(""))
+    return why_no_network(options, SAMPLERS[BASELINE].network())
 
 
 def all_missing(unavailable: dict[str, str], no_baseline: str, no_cas: str = "") -> dict[str, str]:

@@ -15,16 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome, Sampling
+from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.worker import Worker
 from experiments.studies import cas
 from experiments.studies.real_images import real_images
 
-PARAMETERS = Metric(
-    "parameters", 1, "Parameters", 0, "", needs=frozenset(), id_form="parameters.v{version}"
-)
-METRICS = (PARAMETERS, *cas.METRICS)
+METRICS = (own_metric("class-conditional", "parameters", "Parameters", 0), *cas.METRICS)
 
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
@@ -44,7 +41,7 @@ def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
     resources = worker.resources
     networks = resources.network(settings), resources.networks["tokenizer"]
     count = sum(network.parameters for network in networks)
-    metrics["parameters"] = {"id": PARAMETERS.id(), "value": count}
+    metrics |= entries(METRICS, {"parameters": count})
     classes = np.array(cell["shown"], np.int64)
     ids = classes[:, None] + preset.num_classes * np.arange(cell["columns"])
     ids = ids[:, (ids < cell["num_samples"]).all(axis=0)]

@@ -12,25 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome
+from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.worker import Worker
 from maskgit.decoding import generate
 from maskgit.sampling.autoregressive import generate_autoregressive
 
-ITERATIONS = Metric(
-    "iterations", 1, "Iterations", 0, "lower", needs=frozenset(), id_form="iterations.v{version}"
+METRICS = (
+    own_metric("trace", "iterations", "Iterations", 0, "lower"),
+    own_metric("trace", "half", "Iterations until half is known", 0, "lower"),
 )
-HALF = Metric(
-    "half",
-    1,
-    "Iterations until half is known",
-    0,
-    "lower",
-    needs=frozenset(),
-    id_form="half-known.v{version}",
-)
-METRICS = (ITERATIONS, HALF)
 # Most frames kept of the baseline, evenly spread, the last among them; fewer of large images.
 FRAMES, FEWEST = 64, 16
 FRAME_PIXELS = 2**22  # of all frames
@@ -57,14 +48,9 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     # A token that the baseline has not drawn yet is shown grey; any code stands in for it here.
     flat = np.where(tokens >= model.config.num_codes, 0, tokens).reshape(-1, tokens.shape[2])
     images = worker.images(flat)
+    half = float(1 + np.argmax(unknown <= model.config.num_tokens / 2))
     return Outcome(
-        metrics={
-            "iterations": {"id": ITERATIONS.id(), "value": float(iterations)},
-            "half": {
-                "id": HALF.id(),
-                "value": float(1 + np.argmax(unknown <= model.config.num_tokens / 2)),
-            },
-        },
+        metrics=entries(METRICS, {"iterations": float(iterations), "half": half}),
         protocol={"seed": cell["seed"]},
         arrays={
             "images": images.reshape(*tokens.shape[:2], *images.shape[1:]),

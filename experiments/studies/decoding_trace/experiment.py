@@ -38,14 +38,13 @@ class Options(SeedOptions):
 def build(options: Options) -> Build:
     """One cell for each sampler."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.worker import SCHEDULE
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)
     classes = [0, 0, 0]  # of a preset without classes: three samples
     if preset.conditional:
         classes = parse_integers(options.classes, "--classes", 0, preset.num_classes - 1)
     steps = {"maskgit": options.T} | ({} if absent else {BASELINE: preset.num_tokens})
-    names = [SAMPLERS[sampler].network(SCHEDULE) for sampler in steps]
+    names = [SAMPLERS[sampler].network() for sampler in steps]
     resources = find_resources(NAME, options, names)
     cell = {"seed": options.seed_list()[0], "classes": classes, "precision": options.precision}
     tasks = [

@@ -17,26 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome, plain_reason
+from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.imaging import as_bytes, as_tensor
 from experiments.sampler.worker import Worker
 from experiments.studies.filling import SAMPLERS, TASKS, chunks, fill
 from maskgit.common.errors import UsageError
 from maskgit.sampling.editing import Box, box_mask, edit, latent_box
 
-
-def _share(name: str, label: str, direction: str) -> Metric:
-    return Metric(name, 1, label, 3, direction, needs=frozenset(), id_form=f"{name}.v{{version}}")
-
-
 METRICS = (
-    _share("kept", "Kept pixels", ""),
-    _share("target", "Named as the target", "higher"),
-    _share("before", "Named as the target before", ""),
-    _share("original", "Named as the original", "lower"),
+    own_metric("editing", "kept", "Kept pixels", 3),
+    own_metric("editing", "target", "Named as the target", 3, "higher"),
+    own_metric("editing", "before", "Named as the target before", 3),
+    own_metric("editing", "original", "Named as the original", 3, "lower"),
 )
-IDS = {metric.name: metric.id() for metric in METRICS}
 
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
@@ -75,7 +69,7 @@ def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
         return Outcome({}, dict.fromkeys(wanted, plain_reason(error)), _protocol(cell))
     metrics, missing = worker.measure(features, samples)
     if known:
-        metrics["kept"] = {"id": IDS["kept"], "value": equal / known}
+        metrics |= entries(METRICS, {"kept": equal / known})
     return Outcome(metrics, missing, _protocol(cell))
 
 
@@ -123,8 +117,8 @@ def _edit(worker: Worker, cell: dict[str, Any]) -> Outcome:
         "before": (before == target).mean(),
         "original": (after == label).mean(),
     }
-    metrics = {name: {"id": IDS[name], "value": float(v)} for name, v in shares.items()}
-    return Outcome(metrics, {}, _protocol(cell))
+    values = {name: float(share) for name, share in shares.items()}
+    return Outcome(entries(METRICS, values), {}, _protocol(cell))
 
 
 def _edits(worker: Worker, cell: dict[str, Any]) -> Outcome:

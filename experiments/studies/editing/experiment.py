@@ -55,7 +55,6 @@ class Options(FillingOptions, MeasureOptions):
 def build(options: Options) -> Build:
     """The cells of every task and method, of their pictures, and of the edits."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.worker import SCHEDULE
     from experiments.studies.filling import AUTOREGRESSIVE_TASKS, TASKS, library
     from experiments.studies.filling import SAMPLERS as DRAWING
 
@@ -70,7 +69,7 @@ def build(options: Options) -> Build:
     resources = find_resources(
         NAME,
         options,
-        [SAMPLERS[sampler].network(SCHEDULE) for sampler in samplers],
+        [SAMPLERS[sampler].network() for sampler in samplers],
         metrics=dict.fromkeys(options.metric_list(), features),
         features=[features],
         held_out=True,

@@ -16,29 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.metric import Metric
 from eval.metrics.reconstruction import psnr, summarize
 from eval.metrics.registry import METRICS as KNOWN
 from experiments.engine.cells import Outcome, Sampling
+from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.samples import labels_of
 from experiments.sampler.worker import Worker
 from experiments.studies.filling import TASKS, fill, reconstruct
 
-
-def _own(name: str, label: str, digits: int, direction: str, unit: str = "") -> Metric:
-    form = f"{name.replace('_', '-')}.v{{version}}"
-    return Metric(name, 1, label, digits, direction, unit, needs=frozenset(), id_form=form)
-
-
 METRICS = (
-    _own("disagreement", "Taken for another class", 3, "lower"),
+    own_metric("failures", "disagreement", "Taken for another class", 3, "lower"),
     KNOWN["psnr"],
-    _own("worst_psnr", "Worst PSNR", 2, "higher", "dB"),
-    _own("gradient", "Gradient at the boundary", 2, ""),
-    _own("real_gradient", "The real images' there", 2, ""),
-    _own("ratio", "Ratio of both", 3, ""),
+    own_metric("failures", "worst_psnr", "Worst PSNR", 2, "higher", "dB"),
+    own_metric("failures", "gradient", "Gradient at the boundary", 2),
+    own_metric("failures", "real_gradient", "The real images' there", 2),
+    own_metric("failures", "ratio", "Ratio of both", 3),
 )
-IDS = {metric.name: metric.id() for metric in METRICS}
 WORST = 20  # samples shown
 WORST_PAIRS = 8  # reconstructions shown
 WORST_EDGES = 2  # outpainted images shown, a direction
@@ -50,7 +43,7 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     parts["reconstruction"] = _reconstruction
     metrics, missing, arrays = parts[cell["part"]](worker, cell)
     return Outcome(
-        metrics={name: {"id": IDS[name], "value": float(v)} for name, v in metrics.items()},
+        metrics=entries(METRICS, {name: float(value) for name, value in metrics.items()}),
         missing=missing,
         protocol={"seed": cell["seed"]},
         arrays=arrays,

@@ -32,11 +32,10 @@ class Options(FillingOptions, FeatureOptions, StageOptions):
 def build(options: Options) -> Build:
     """The cells of samples, real images, reconstructions and of each direction's boundary."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.worker import SCHEDULE
     from maskgit.sampling.editing import DIRECTIONS
 
     preset, seeds = get_preset(options.preset), options.seed_list()
-    network = SAMPLERS["maskgit"].network(SCHEDULE)
+    network = SAMPLERS["maskgit"].network()
     features = options.features or preset.features
     resources = find_resources(NAME, options, [network], features=[features], held_out=True)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)

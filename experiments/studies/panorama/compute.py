@@ -14,26 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome
+from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.imaging import as_bytes, as_tensor
 from experiments.sampler.worker import Worker
 from experiments.studies.filling import chunks
 from maskgit.sampling.panorama import extend
 
-
-def _gradient(name: str, label: str, digits: int = 2) -> Metric:
-    form = f"panorama-{name.replace('_', '-')}.v{{version}}"
-    return Metric(name, 1, label, digits, "", needs=frozenset(), id_form=form)
-
-
 METRICS = (
-    _gradient("seams", "Gradient at seams"),
-    _gradient("seams_beside", "Beside seams"),
-    _gradient("tokens", "Gradient at token boundaries"),
-    _gradient("tokens_beside", "Beside token boundaries"),
-    _gradient("ratio", "Seam / beside", 3),
-    _gradient("tokens_ratio", "Token boundary / beside", 3),
+    own_metric("panorama", "seams", "Gradient at seams", 2),
+    own_metric("panorama", "seams_beside", "Beside seams", 2),
+    own_metric("panorama", "tokens", "Gradient at token boundaries", 2),
+    own_metric("panorama", "tokens_beside", "Beside token boundaries", 2),
+    own_metric("panorama", "ratio", "Seam / beside", 3),
+    own_metric("panorama", "tokens_ratio", "Token boundary / beside", 3),
 )
 BESIDE = (-2, -1, 1, 2)  # columns
 SHOWN = 4  # pictures kept: the first image of as many classes, if they are among the images
@@ -72,7 +66,7 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     )
     means["ratio"] = means.pop("seams_ratio")
     return Outcome(
-        metrics={m.name: {"id": m.id(), "value": means[m.name]} for m in METRICS},
+        metrics=entries(METRICS, means),
         protocol={"seed": cell["seed"]},
         arrays={
             "images": np.stack([shown[i] for i in cell["shown"]]),

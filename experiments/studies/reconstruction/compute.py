@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from eval.metrics.lpips_distance import LPIPS, NETS
-from eval.metrics.metric import Metric
 from eval.metrics.reconstruction import psnr, reconstruction, summarize, token_agreement
 from eval.metrics.registry import METRICS as KNOWN
 from eval.weights.files import weights_sha256
 from experiments.engine.cells import Outcome, plain_reason
+from experiments.engine.own_metrics import own_metric
 from experiments.sampler.likelihood import encode_images
 from experiments.sampler.worker import Worker
 from maskgit.common.errors import UsageError
@@ -38,16 +38,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _own(name: str, label: str, digits: int, unit: str = "") -> Metric:
-    form = f"{name.replace('_', '-')}.v{{version}}"
-    return Metric(name, 1, label, digits, "higher", unit, needs=frozenset(), id_form=form)
-
-
 METRICS = (
     *(KNOWN[name] for name in ("psnr", "ssim", "lpips")),
-    _own("agreement", "Equal tokens", 3),
-    _own("agreement_masked", "Equal tokens among the masked", 3),
-    _own("between", "PSNR between two masks", 2, "dB"),
+    own_metric("reconstruction", "agreement", "Equal tokens", 3, "higher"),
+    own_metric("reconstruction", "agreement_masked", "Equal tokens of the masked", 3, "higher"),
+    own_metric("reconstruction", "between", "PSNR between two masks", 2, "higher", "dB"),
 )
 LPIPS_NET = "alex"
 MASK_STREAM = 2**31  # the step of the noise that picks masks: decoding has far fewer steps

@@ -43,11 +43,10 @@ class Options(FillingOptions, FeatureWeightsOptions):
 def build(options: Options) -> Build:
     """A curve's cell for each ratio and seed, and a median's for each of the figure's ratios."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.worker import SCHEDULE
     from experiments.studies.reconstruction.compute import lpips_sha256
 
     ratios, preset = parse_ratios(options.ratios), get_preset(options.preset)
-    network = SAMPLERS["maskgit"].network(SCHEDULE)
+    network = SAMPLERS["maskgit"].network()
     resources = find_resources(NAME, options, [network], held_out=True)
     numbers = resources.held_out.first_of_classes(preset, "--classes", options.classes)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)

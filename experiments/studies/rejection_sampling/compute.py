@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.metric import Metric
 from eval.rejection import class_scores, get_classifier, num_drawn
 from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.keys import stage_key
+from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.worker import Worker
 from maskgit.common.errors import UsageError
 
-DRAWN = Metric("drawn", 1, "Drawn", 0, "", needs=frozenset(), id_form="drawn.v{version}")
-OWN = Metric(
-    "own", 1, "P(own class)", 3, "higher", needs=frozenset(), id_form="own-probability.v{version}"
+METRICS = (
+    own_metric("rejection", "drawn", "Drawn", 0),
+    own_metric("rejection", "own", "Probability of the own class", 3, "higher"),
 )
-METRICS = (DRAWN, OWN)
 ROUND = 1000  # samples classified at a time
 
 
@@ -44,8 +43,8 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
         if extractor is not None:
             samples = extractor.extract_batches(worker.decode(tokens[kept], settings.backend))
         found, absent = worker.measure(cell["features"], samples)
-        found["drawn"] = {"id": DRAWN.id(), "value": drawn[rate]}
-        found["own"] = {"id": OWN.id(), "value": float(_probability(scores[kept]).mean())}
+        own = float(_probability(scores[kept]).mean())
+        found |= entries(METRICS, {"drawn": drawn[rate], "own": own})
         metrics |= {f"{metric}@{rate:g}": value for metric, value in found.items()}
         missing |= {f"{metric}@{rate:g}": why for metric, why in absent.items()}
     pictures = _pictures(worker, settings, tokens, scores)

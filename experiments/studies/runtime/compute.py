@@ -16,26 +16,20 @@ from typing import Any
 
 import torch
 
-from eval.metrics.metric import Metric
 from experiments.engine.cells import Outcome
+from experiments.engine.own_metrics import own_metric
 from experiments.sampler.worker import Worker
 from maskgit.decoding import generate
 from maskgit.model.config import TransformerConfig
 from maskgit.model.transformer import Transformer
 from maskgit.sampling.autoregressive import Autoregressive, generate_autoregressive
 
-
-def _timing(name: str, label: str, digits: int, direction: str, unit: str) -> Metric:
-    form = f"{name.replace('_', '-')}.v{{version}}"
-    return Metric(name, 1, label, digits, direction, unit, needs=frozenset(), id_form=form)
-
-
 # Those of MaskGIT are measured at each T: maskgit_seconds_T8, speedup_T8.
 METRICS = (
-    _timing("maskgit_seconds", "MaskGIT", 3, "lower", "s"),
-    _timing("autoregressive_seconds", "Autoregressive", 3, "lower", "s"),
-    _timing("matmul_gflops", "Matrix product", 0, "", "GFLOP/s"),
-    _timing("speedup", "Speed-up", 1, "higher", ""),
+    own_metric("runtime", "maskgit_seconds", "MaskGIT", 3, "lower", "s"),
+    own_metric("runtime", "autoregressive_seconds", "Autoregressive", 3, "lower", "s"),
+    own_metric("runtime", "matmul_gflops", "Matrix product", 0, unit="GFLOP/s"),
+    own_metric("runtime", "speedup", "Speed-up", 1, "higher"),
 )
 IDS = {metric.name: metric.id() for metric in METRICS}
 MATRIX = 2048  # rows of the square product that says how fast the device was meanwhile

@@ -38,13 +38,12 @@ class Options(RunOptions):
 def build(options: Options) -> Build:
     """One cell for each number of tokens and batch size, computed one after the other."""
     from experiments.sampler.building import make_build
-    from experiments.sampler.worker import SCHEDULE
     from experiments.studies.runtime.compute import device_name
 
     lengths = parse_integers(options.tokens, "--tokens", 4, 4096)
     steps = parse_integers(options.T, "--T", 1, 256)
     batches = parse_integers(options.batch_sizes, "--batch-sizes", 1, 4096)
-    resources = find_resources(NAME, options, [SAMPLERS["maskgit"].network(SCHEDULE)])
+    resources = find_resources(NAME, options, [SAMPLERS["maskgit"].network()])
     shared = {"steps": steps, "rounds": options.rounds, "seed": 0, "precision": options.precision}
     shared["device"] = device_name(resolve_device(options.device))
     tasks = [
