@@ -139,12 +139,15 @@ def prepare(case: Case) -> tuple[Callable[[], Any], Row]:
 
         multiple = autoregressive.ROW_MULTIPLE
         rows = max(autoregressive.MIN_ROWS, -(-case.images // multiple) * multiple)
-        rows = case.images if case.device != "cpu" else rows
+        if case.device != "cpu" or case.mode != "eager":
+            rows = case.images  # only the exact products of a CPU are filled up
         counts = {
             "flops": work.autoregressive_flops(model.config, case.images, rows),
             "full_flops": work.autoregressive_flops(model.config, case.images, case.images),
             "forwards": case.images * preset.num_tokens,
         }
+
+        autoregressive.compile_positions(model, case.mode)
 
         def sample() -> Any:
             return autoregressive.generate_autoregressive(model, labels, batch_size=case.images)
@@ -273,7 +276,7 @@ def quick_cases(device: str) -> list[Case]:
 
 
 def cases_of(flags: Any) -> list[Case]:
-    """Every combination of the flags' values; the baseline once for each size and precision."""
+    """Every combination of the flags' values that there is; the baseline has no iterations."""
     if flags.quick:
         return [replace(case, threads=flags.threads) for case in quick_cases(flags.device)]
     shared = {"device": flags.device, "repeats": flags.repeats, "threads": flags.threads}
@@ -295,8 +298,10 @@ def cases_of(flags: Any) -> list[Case]:
         cases = []
     if flags.baseline or flags.only_baseline:
         cases += [
-            Case(size, 1, images, precision, sampler="autoregressive")
-            for size, images, precision in product(flags.sizes, flags.images, flags.precision)
+            Case(size, 1, images, precision, mode, sampler="autoregressive")
+            for size, images, precision, mode in product(
+                flags.sizes, flags.images, flags.precision, flags.mode
+            )
         ]
     return list(dict.fromkeys(replace(case, **shared) for case in cases))
 

@@ -75,7 +75,9 @@ def test_cases_are_every_combination_and_jax_is_float32_only():
     assert {(c.steps, c.precision, c.pixels) for c in jax_cases} == {
         (t, "float32", p) for t in (8, 12) for p in (False, True)
     }
-    assert [c.precision for c in cases if c.sampler != "maskgit"] == ["float32", "bfloat16"]
+    assert [(c.precision, c.mode) for c in cases if c.sampler != "maskgit"] == [
+        (precision, mode) for precision in ("float32", "bfloat16") for mode in ("eager", "compiled")
+    ]
 
 
 def sampling_row(**more):
