@@ -133,14 +133,14 @@ def test_an_official_file_that_is_not_finite_is_refused(tmp_path):
 
 @issue16("pixels that are not finite become bytes")
 def test_pixels_that_are_not_finite_are_no_picture():
-    from experiments.sampler.imaging import decode_images
+    from experiments.sampler.imaging import decode_batches
 
     torch.manual_seed(0)
     tokenizer = Tokenizer(TOKENIZER).eval()
     with torch.no_grad():
         tokenizer.decoder.conv_out.bias.fill_(float("nan"))
     with pytest.raises((ValueError, RuntimeError)):
-        decode_images(tokenizer, np.zeros((2, 4), np.uint16), (2, 2))
+        list(decode_batches(tokenizer, np.zeros((2, 4), np.uint16), (2, 2)))
 
 
 # Files that change.
