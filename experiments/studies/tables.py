@@ -67,6 +67,17 @@ def sample_count(preset: Preset, options: TableOptions) -> int:
     return count
 
 
+def table_rows(preset: Preset, options: CasOptions, no_baseline: str) -> tuple[int, list[Sampling]]:
+    """(samples of a cell, the rows of Tables 1 and 5 for all seeds); see `compared_samplers`."""
+    count = sample_count(preset, options)
+    rows = [
+        row
+        for seed in options.seed_list()
+        for row in compared_samplers(preset, options, no_baseline, seed, count)
+    ]
+    return count, rows
+
+
 def compared_samplers(
     preset: Preset, options: CasOptions, no_baseline: str, seed: int, count: int
 ) -> list[Sampling]:

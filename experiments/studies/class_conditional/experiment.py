@@ -11,9 +11,8 @@ from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
     CasOptions,
     all_missing,
-    compared_samplers,
     network_names,
-    sample_count,
+    table_rows,
     why_no_baseline,
 )
 from maskgit.presets import get_preset
@@ -36,12 +35,7 @@ def build(options: Options) -> Build:
     from experiments.studies.cas import cas_tasks
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)
-    count = sample_count(preset, options)
-    rows = [
-        row
-        for seed in options.seed_list()
-        for row in compared_samplers(preset, options, absent, seed, count)
-    ]
+    count, rows = table_rows(preset, options, absent)
     main = options.features or preset.features
     second = preset.precision_recall_features or main
     measured = {name: second if name in BALLS else main for name in options.metric_list()}
