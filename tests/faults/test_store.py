@@ -19,7 +19,7 @@ from experiments.engine.run.signals import Stopper
 from experiments.engine.store.lease import Leases, read_lease
 from experiments.engine.store.store import Store, checksum
 from tests.experiments.engine.engine_doubles import Trivial, task, tasks
-from tests.faults.abuse import Hang, damaged, fault, issue16, run_command
+from tests.faults.abuse import Hang, damaged, fault, issue16, report, run_command, strange_json
 from tests.paths import ROOT
 
 BELIEVED = issue16("1, samples.npz is believed blindly")
@@ -323,6 +323,32 @@ def test_who_waits_for_the_report_says_so(run, capsys):
     (run / "report.lease").write_text("garbage")
     what = fault(lambda: build_report(run, run / "report"), seconds=2)
     assert what == "" or "report.lease" in capsys.readouterr().err
+
+
+DEEP_JSON = issue16("15, deep JSON and keys that are no texts")
+FILES = ("result.json", "timing.json", "failure.json", "grid.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=DEEP_JSON) for name in FILES), "lease"]
+)
+def test_damaged_files_of_a_run_end_no_check(run, name):
+    """Every kind of damage of one file is a finding, a refusal, or nothing that matters."""
+    cell = run / "cells" / task(1).key
+    path = run / name if name == "grid.json" else cell / name
+    if name in ("failure.json", "lease"):
+        (cell / "result.json").unlink()
+        owner = {"host": "elsewhere 1 1", "pid": 1, "start": "1", "token": "t", "heartbeat": 0}
+        path.write_text(json.dumps(owner | {"error": "x", "traceback": "x", "attempts": 1}))
+    whole = path.read_bytes()
+    cases = [*strange_json(json.loads(whole), 150), *damaged(whole, 150)]
+    wrong = {}
+    for case, content in cases:
+        path.write_bytes(content)
+        if what := fault(lambda: check(run), seconds=3):
+            wrong[case] = what
+    report(wrong, len(cases))
 
 
 def test_a_hang_is_a_fault_and_nothing_swallows_it():
