@@ -41,6 +41,9 @@ def command_line(
         interrupted: printed after Ctrl-C.
     """
     words = without_aliases(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
+    if "" in words:  # the current folder, if it were taken for a path
+        print("error: an empty argument (an unset variable?)", file=sys.stderr)
+        return 2
     parse: Any = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
     return exit_code(
         lambda: parse(command, args=words, prog=prog, description=description), interrupted

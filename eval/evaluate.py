@@ -170,7 +170,7 @@ def check_reference(reference: str | Path | None, metrics: Sequence[str]) -> Non
     if not _needing_reference(metrics):
         return
     known = list(dict.fromkeys([*REFERENCES, *built_references()]))
-    if reference is None:
+    if reference is None or str(reference) == "":
         raise UsageError(
             f"--reference is missing: give the real images, or one of {', '.join(known)}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,18 +10,6 @@ import numpy as np
 
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import output_file
-
-# What numpy raises on files that are no npz of plain arrays.
-BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def write_arrays(
@@ -50,5 +37,5 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, np.n
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in (file.files if keys is None else keys)}
-    except BROKEN as error:
+    except Exception as error:  # numpy raises whatever the broken bytes lead it to
         raise UsageError(f"{path}: not a readable npz ({one_line(error)})") from error

@@ -7,10 +7,8 @@ Each reader gives an item's bytes, which identify it, and the pixels in those by
 from __future__ import annotations
 
 import math
-import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -21,72 +19,43 @@ import PIL
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.idx import read_idx
 from maskgit.common.image_file import MAX_BYTES, SUFFIXES, decode_image, read_bytes
+from maskgit.common.image_folder import class_labels, class_order, files_below, is_hidden
 
 IMAGE_KEYS = ("arr_0", "images")  # ADM's sample files; the samples of our own runs
 LABEL_KEYS = ("arr_1", "labels")
 
 
-class ImageSet:
-    """Items 0..len-1; `notes` say which files were left out, and why.
+class Files:
+    """Image files, in the order of their paths; the first part of a path is the class.
 
-    `labels` int64 (n,) and `class_names` are set if the images have classes.
+    Attributes:
+        decoder: what turns bytes into pixels: part of a set's identity, as the bytes are.
+        notes: which files were left out, and why.
+        labels, class_names: int64 (n,) and their names, if the images have classes.
     """
 
     labels: np.ndarray | None = None
     class_names: list[str] | None = None
-    decoder: str  # what turns bytes into pixels: part of a set's identity, as the bytes are
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def name(self, index: int) -> str:
-        """The name of an item in messages."""
-        raise NotImplementedError
-
-    def raw(self, index: int) -> bytes:
-        """The bytes of an item; reading in rising order is fastest."""
-        raise NotImplementedError
-
-    def pixels(self, index: int, raw: bytes) -> np.ndarray:
-        """The pixels of an item, uint8 (H, W, C), from its bytes."""
-        raise NotImplementedError
-
-
-class _Files(ImageSet):
-    """Image files, in the order of their paths; the first part of a path is the class."""
 
     def __init__(self, where: Path, paths: list[str]) -> None:
-        super().__init__()
         self.where = where
         self.decoder = f"Pillow {PIL.__version__}"
-        hidden, others = [], []
-        self.paths: list[str] = []
-        for path in sorted(paths):
-            parts = PurePosixPath(path).parts
-            if any(p.startswith(".") and p not in (".", "..") for p in parts) or (
-                "__MACOSX" in parts
-            ):
-                hidden.append(path)
-            elif PurePosixPath(path).suffix.lower() in SUFFIXES:
-                self.paths.append(path)
-            else:
-                others.append(path)
-        self._note(hidden, "hidden")
-        self._note(others, "not image files by their names")
+        self.notes: list[str] = []
+        self.paths = sorted(paths)
+        self._leave_out([path for path in self.paths if is_hidden(path)], "hidden")
+        others = [x for x in self.paths if PurePosixPath(x).suffix.lower() not in SUFFIXES]
+        self._leave_out(others, "not image files by their names")
         if not self.paths:
-            left_out = f"; {'; '.join(self.notes)}" if self.notes else ""
-            raise UsageError(
-                f"{where}: no images there (looked for {', '.join(SUFFIXES)}){left_out}"
-            )
+            notes = f"; {'; '.join(self.notes)}" if self.notes else ""
+            raise UsageError(f"{where}: no images there (looked for {', '.join(SUFFIXES)}){notes}")
         self._find_classes()
 
-    def _note(self, left_out: Sequence[str], why: str) -> None:
-        if left_out:
-            shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-            self.notes.append(f"left out {len(left_out)} of {self.where.name}: {why} ({shown})")
+    def _leave_out(self, paths: Sequence[str], why: str) -> None:
+        if paths:
+            out = set(paths)
+            self.paths = [path for path in self.paths if path not in out]
+            shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+            self.notes.append(f"left out {len(paths)} of {self.where.name}: {why} ({shown})")
 
     def _find_classes(self) -> None:
         folders = [PurePosixPath(path).parts[:-1] for path in self.paths]
@@ -95,44 +64,33 @@ class _Files(ImageSet):
         while shared < min(len(low), len(high)) and low[shared] == high[shared]:
             shared += 1
         classes = [parts[shared] if len(parts) > shared else "" for parts in folders]
-        names = sorted(set(classes))
+        names = class_order(classes)
         if len(names) > 1 and "" not in names:
-            self.class_names = names
-            self.labels = np.searchsorted(names, classes).astype(np.int64)
+            self.class_names, self.labels = names, class_labels(names, classes)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
+        """The name of an item in messages."""
         return str(self.where / self.paths[index])
 
+    def raw(self, index: int) -> bytes:
+        """The bytes of an item; reading in rising order is fastest."""
+        raise NotImplementedError
+
     def pixels(self, index: int, raw: bytes) -> np.ndarray:
+        """The pixels of an item, uint8 (H, W, C), from its bytes."""
         return decode_image(raw, self.name(index))
 
 
-class Folder(_Files):
+class Folder(Files):
     """Images below a folder. Links are followed; a folder reached twice is read once."""
 
     def __init__(self, where: Path) -> None:
-        seen: set[tuple[int, int]] = set()
-        twice: list[str] = []
-        paths: list[str] = []
-
-        def fail(error: OSError) -> None:
-            raise UsageError(f"{error.filename}: not a readable folder ({one_line(error)})")
-
-        for root, folders, files in os.walk(where, followlinks=True, onerror=fail):
-            status = os.stat(root)
-            if (status.st_dev, status.st_ino) in seen:
-                twice.append(Path(root).relative_to(where).as_posix())
-                folders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            folders.sort()
-            below = Path(root).relative_to(where)
-            paths += [(below / file).as_posix() for file in files]
+        paths, twice = files_below(where)
         super().__init__(where, paths)
-        self._note(twice, "links to folders that are read anyway")
+        self._leave_out(twice, "links to folders that are read anyway")
 
     def raw(self, index: int) -> bytes:
         path = self.where / self.paths[index]
@@ -141,13 +99,13 @@ class Folder(_Files):
         return read_bytes(path)
 
 
-class Zip(_Files):
+class Zip(Files):
     """Images in a zip. They are read in memory: whatever paths it holds, nothing is written."""
 
     def __init__(self, where: Path) -> None:
         try:
             self._archive = zipfile.ZipFile(where)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile raises whatever the broken bytes lead it to
             raise UsageError(f"{where}: not a readable zip ({one_line(error)})") from error
         infos = [info for info in self._archive.infolist() if not info.is_dir()]
         self._infos = {info.filename: info for info in infos}
@@ -163,26 +121,30 @@ class Zip(_Files):
             raise UsageError(f"{name}: more than {MAX_BYTES >> 20} MiB unpacked, expected an image")
         try:
             with self._archive.open(info) as member:
-                return member.read()
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                # Without a size it would unpack all there is, whatever the header says.
+                return member.read(info.file_size)
+        except Exception as error:  # damaged, encrypted, an odd compression
             raise UsageError(f"{name}: not readable ({one_line(error)})") from error
-        except (RuntimeError, NotImplementedError) as error:  # encrypted; odd compression
-            raise UsageError(f"{name}: not readable ({one_line(error)})") from error
 
 
-class Array(ImageSet):
-    """uint8 (n, H, W, C) or (n, H, W), in memory or mapped."""
+class Array:
+    """uint8 (n, H, W, C) or (n, H, W), in memory or mapped; attributes and methods as of Files."""
 
-    def __init__(self, images: np.ndarray, where: str, labels: np.ndarray | None = None) -> None:
-        super().__init__()
+    def __init__(self, images: np.ndarray, where: str, labels: Any = None) -> None:
         check_image_array(images.dtype, images.shape, where)
-        self.where = where
-        self._images = images[..., None] if images.ndim == 3 else images
-        self.labels = check_labels(labels, len(images), where)
-        self.decoder = f"uint8 {list(self._images.shape[1:])}"
+        self._images = images
+        self._describe(images.shape, where, labels)
+
+    def _describe(self, shape: tuple[int, ...], where: str, labels: Any) -> None:
+        self.where, self.count = where, shape[0]
+        self._shape = shape[1:] if len(shape) == 4 else (*shape[1:], 1)
+        self.decoder = f"uint8 {list(self._shape)}"
+        self.notes: list[str] = []
+        self.class_names: list[str] | None = None
+        self.labels = check_labels(labels, self.count, where)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return self.count
 
     def name(self, index: int) -> str:
         return f"{self.where}[{index}]"
@@ -190,66 +152,51 @@ class Array(ImageSet):
     def raw(self, index: int) -> bytes:
         return self._images[index].tobytes()
 
-    def pixels(self, index: int, raw: bytes) -> np.ndarray:
-        return np.frombuffer(raw, np.uint8).reshape(self._images.shape[1:])
+    def pixels(self, _index: int, raw: bytes) -> np.ndarray:
+        return np.frombuffer(raw, np.uint8).reshape(self._shape)
 
 
-class ZippedArray(ImageSet):
+class ZippedArray(Array):
     """The images of an npz, read row by row: ADM's files of 50,000 images do not fit into many
     machines' memory."""
 
     def __init__(self, where: Path) -> None:
-        super().__init__()
-        self.where = where
         try:
-            self._archive = zipfile.ZipFile(where)
-            names = [n.removesuffix(".npy") for n in self._archive.namelist()]
+            archive = zipfile.ZipFile(where)
+            names = [n.removesuffix(".npy") for n in archive.namelist()]
             keys = [key for key in IMAGE_KEYS if key in names]
             if not keys:
                 raise UsageError(f"{where}: has {', '.join(names) or 'no arrays'}, expected arr_0")
-            self._member = self._archive.open(f"{keys[0]}.npy")
-            shape, fortran, dtype = _npy_header(self._member)
-            self._start = self._member.tell()
-            labels = [key for key in LABEL_KEYS if key in names]
-            found = None
-            if labels:
-                with self._archive.open(f"{labels[0]}.npy") as file:
-                    found = np.lib.format.read_array(file, allow_pickle=False)
+            size = archive.getinfo(f"{keys[0]}.npy").file_size
+            self._member = archive.open(f"{keys[0]}.npy")
+            shape, fortran = _npy_header(self._member, size, str(where))
+            labels = None
+            if found := [key for key in LABEL_KEYS if key in names]:
+                with archive.open(f"{found[0]}.npy") as file:
+                    labels = np.lib.format.read_array(file, allow_pickle=False)
         except UsageError:
             raise
-        except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        except Exception as error:  # damaged, encrypted, an odd compression, a header of nonsense
             raise UsageError(f"{where}: not a readable array file ({one_line(error)})") from error
-        check_image_array(dtype, shape, str(where))
         if fortran:
             raise UsageError(
                 f"{where}: an array in Fortran's order, save it in C's (numpy.ascontiguousarray)"
             )
-        self._shape = shape if len(shape) == 4 else (*shape, 1)
-        self._row = math.prod(shape[1:])
-        self.decoder = f"uint8 {list(self._shape[1:])}"
-        self.labels = check_labels(found, len(self), str(where))
-
-    def __len__(self) -> int:
-        return self._shape[0]
-
-    def name(self, index: int) -> str:
-        return f"{self.where}[{index}]"
+        self._start, self._row = self._member.tell(), math.prod(shape[1:])
+        self._describe(shape, str(where), labels)
 
     def raw(self, index: int) -> bytes:
         try:
             self._member.seek(self._start + index * self._row)
             raw = self._member.read(self._row)
-        except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile raises whatever the broken bytes lead it to
             raise UsageError(f"{self.name(index)}: not readable ({one_line(error)})") from error
         if len(raw) < self._row:
             raise UsageError(f"{self.name(index)}: not readable (the array is cut short)")
         return raw
 
-    def pixels(self, index: int, raw: bytes) -> np.ndarray:
-        return np.frombuffer(raw, np.uint8).reshape(self._shape[1:])
 
-
-def open_set(where: Path) -> ImageSet:
+def open_set(where: Path) -> Files | Array:
     """The set of images at a path.
 
     Raises:
@@ -264,10 +211,13 @@ def open_set(where: Path) -> ImageSet:
         return ZippedArray(where)
     if where.is_file() and suffix == ".npy":
         try:
-            images = np.load(where, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            with where.open("rb") as file:
+                _npy_header(file, where.stat().st_size, str(where))
+            return Array(np.load(where, mmap_mode="r", allow_pickle=False), str(where))
+        except UsageError:
+            raise
+        except Exception as error:  # numpy raises whatever the broken bytes lead it to
             raise UsageError(f"{where}: not a readable array file ({one_line(error)})") from error
-        return Array(images, str(where))
     if where.is_file() and (suffix in (".gz", ".idx3") or where.name.endswith("-ubyte")):
         labels = where.with_name(where.name.replace("images", "labels").replace("idx3", "idx1"))
         found = read_idx(labels, 1) if labels != where and labels.is_file() else None
@@ -290,7 +240,7 @@ def check_image_array(dtype: np.dtype, shape: Sequence[int], where: str) -> None
         raise UsageError(
             f"{where}: {dtype} {tuple(shape)}, expected uint8 (n, H, W, C) with C of 1 or 3{hint}"
         )
-    if 0 in shape:
+    if any(type(size) is not int or size < 1 for size in shape):  # a header may say True, or -3
         raise UsageError(f"{where}: an empty array {tuple(shape)}")
 
 
@@ -306,10 +256,20 @@ def check_labels(labels: Any, count: int, where: str) -> np.ndarray | None:
     return labels.astype(np.int64)
 
 
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _npy_header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], bool]:
+    """Shape of the images in an npy file of `size` bytes, and whether Fortran's order is theirs;
+    reads up to the first pixel."""
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"npy format {version} holds no images")
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"npy format {version} holds no images")
+    shape, fortran, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    check_image_array(dtype, shape, where)
+    if math.prod(shape) > size - file.tell():
+        raise ValueError(f"the array is cut short, {shape} does not fit into {size} bytes")
+    return shape, fortran

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.images.sets import Array, ImageSet, open_set
+from eval.images.sets import Array, Files, open_set
 from maskgit.common.errors import UsageError
 
 SUBSET_SEED = 0
@@ -55,10 +55,12 @@ class ImageSource:
         pad: int | None = None,
         any_size: bool = False,
     ) -> None:
-        self._set: ImageSet
+        self._set: Files | Array
         if isinstance(where, np.ndarray):
             self.where, self._set = None, Array(where, "images", labels)
             self.name = "array"
+        elif str(where) == "":
+            raise UsageError("an empty path of images: expected a folder or file")
         else:
             self.where, self._set = Path(where), open_set(Path(where))
             self.name = self.where.resolve().name

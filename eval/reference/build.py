@@ -332,10 +332,10 @@ def import_statistics(
         raise UsageError(
             f"{file}: has {', '.join(arrays) or 'no arrays'}, expected mu and sigma{hint}"
         )
-    try:
-        mean, cov = (np.asarray(arrays[k], np.float64) for k in ("mu", "sigma"))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{file}: mu and sigma are no numbers ({one_line(error)})") from error
+    mean, cov = arrays["mu"], arrays["sigma"]
+    if mean.dtype.kind not in "fiu" or cov.dtype.kind not in "fiu":
+        raise UsageError(f"{file}: mu {mean.dtype} and sigma {cov.dtype} are no numbers")
+    mean, cov = mean.astype(np.float64), cov.astype(np.float64)
     dim = extractor_class(extractor).dim
     if mean.shape != (dim,) or cov.shape != (dim, dim) or not np.isfinite(mean).all():
         raise UsageError(

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.images.arrays import BROKEN, write_arrays
+from eval.images.arrays import write_arrays
+from eval.metrics.statistics import check_features
 from eval.weights.files import ZOO, weights_sha256
 from maskgit.common.errors import Unavailable, UsageError, one_line
 from maskgit.common.files import cache_folder
@@ -235,6 +236,8 @@ def _read_reference(path: Path, name: str, identity: tuple[int, int, int]) -> Re
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
+        protocol = json.loads(str(arrays.get("protocol", "{}")))
+        _check_content(arrays, protocol)
         for array in arrays.values():
             array.setflags(write=False)  # the result is shared by all callers
         return Reference(
@@ -247,7 +250,17 @@ def _read_reference(path: Path, name: str, identity: tuple[int, int, int]) -> Re
             sha256=sha256,
             weights_sha256=str(arrays["weights_sha256"]),
             description=str(arrays.get("description", "")),
-            protocol=json.loads(str(arrays.get("protocol", "{}"))),
+            protocol=protocol,
         )
-    except BROKEN as error:
+    except Exception as error:  # numpy raises whatever the broken bytes lead it to
         raise UsageError(f"{path}: not a readable reference file ({one_line(error)})") from error
+
+
+def _check_content(arrays: Mapping[str, np.ndarray], protocol: object) -> None:
+    """Raise a UsageError if this is no mean, covariance and features of one network."""
+    mean, cov = check_features(arrays["mean"][None], "mean"), check_features(arrays["cov"], "cov")
+    features = check_features(arrays["features"], minimum=0)
+    if {cov.shape, (features.shape[1],) * 2} != {(mean.shape[1],) * 2}:
+        raise UsageError("mean, covariance and features have different sizes")
+    if int(arrays["n"]) < 0 or not isinstance(protocol, dict):
+        raise UsageError(f"{arrays['n']} images, protocol {type(protocol).__name__}")

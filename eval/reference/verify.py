@@ -64,11 +64,6 @@ def verify_reference(
 
 def _check_numbers(reference: Reference) -> None:
     what = f"reference {reference.name} on {reference.extractor}"
-    dim = len(reference.mean)
-    if reference.cov.shape != (dim, dim) or reference.features.shape[1:] != (dim,):
-        raise UsageError(f"{what}: mean, covariance and features have different sizes")
-    if not np.isfinite(reference.features).all() or not np.isfinite(reference.mean).all():
-        raise UsageError(f"{what}: has NaN or infinite values")
     try:
         covariance_factor(reference.cov)
     except UsageError as error:

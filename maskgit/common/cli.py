@@ -132,6 +132,10 @@ def exit_code(command: Callable[[], object], interrupted: str = "interrupted") -
     on stderr); 2 for what the user can correct (one line); 130 after Ctrl-C and 128 + its number
     after another signal, with the words of `interrupted` on stderr.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be text; printing one shall not end a command.
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = command()
     except UsageError as error:

@@ -2,8 +2,9 @@
 
     DATA/train/n01440764/....JPEG      DATA/val/n01440764/....JPEG
 
-Classes are numbered by the sorted names of their folders. For ImageNet these are the WordNet ids,
-so the numbers are those of everyone's class lists and of the released weights.
+Classes are numbered by the sorted names of their folders (names that are numbers are sorted as
+such). For ImageNet these are the WordNet ids, so the numbers are those of everyone's class lists
+and of the released weights.
 
 The official code was released without its input pipeline, and the paper says "RandomResizeAndCrop"
 only. Crops here are torchvision's RandomResizedCrop with its own aspect ratios, 3/4 to 4/3; the
@@ -23,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from maskgit.common.errors import UsageError
-from maskgit.common.image_file import read_image
+from maskgit.common.image_file import SUFFIXES, read_image
+from maskgit.common.image_folder import class_labels, class_order, files_below, is_hidden
 from maskgit.data.source import ImageSource, spread
 from maskgit.presets import Preset
 
@@ -207,20 +209,27 @@ def check_same_classes(train: ImageSource, val: ImageSource) -> None:
 
 
 def _by_class(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
-    from torchvision.datasets import ImageFolder as Listing
-
-    try:
-        listing = Listing(str(folder))
-    except FileNotFoundError as error:  # no class folders, or one of them without images
-        raise UsageError(f"{folder}: {' '.join(str(error).split())}") from error
-    paths, labels = zip(*listing.samples, strict=True)
-    return list(paths), np.array(labels, np.int64), listing.classes
+    """The images of each class folder, in torchvision's order, and their classes."""
+    found, _ = files_below(folder)
+    # Each class is a folder, so a file that lies beside them is of none.
+    paths = [path for path in found if "/" in path and not is_hidden(path)]
+    folders = [path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
+    if not folders:
+        raise UsageError(f"{folder}: no class folders in it")
+    classes = class_order(folders)
+    paths = [path for path in paths if path.lower().endswith(SUFFIXES)]
+    if empty := sorted(set(classes) - {path.split("/")[0] for path in paths}):
+        raise UsageError(
+            f"{folder}: no images ({', '.join(SUFFIXES)}) of the classes {', '.join(empty)}"
+        )
+    labels = class_labels(classes, [path.split("/")[0] for path in paths])
+    order = sorted(range(len(paths)), key=lambda i: (labels[i], *os.path.split(paths[i])))
+    return [str(folder / paths[i]) for i in order], labels[order], classes
 
 
 def _all_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    paths = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+    found = [x for x in files_below(folder)[0] if x.lower().endswith(SUFFIXES)]
+    paths = sorted(str(folder / path) for path in found if not is_hidden(path))
     if not paths:
-        raise UsageError(f"{folder}: no images ({', '.join(IMG_EXTENSIONS)}) in it")
+        raise UsageError(f"{folder}: no images ({', '.join(SUFFIXES)}) in it")
     return paths, np.zeros(len(paths), np.int64), []

@@ -19,7 +19,6 @@ from maskgit.training.tokens import load_tokens, save_tokens
 from tests.faults.abuse import damaged, fault, issue16, report
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-ARRAYS = issue16("16, npz and npy inputs of eval")
 MIB = 1 << 20
 
 
@@ -77,18 +76,10 @@ HEADERS = {
     "float": "{'descr': '|u1', 'fortran_order': False, 'shape': (3.0, 8, 8, 3), }",
     "true": "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 8, 8, 3), }",
 }
-BROKEN = {
-    "npy": {"bad token", "open bracket", "nested", "negative", "overflow", "true"},
-    "npz": {"bad token", "open bracket", "nested", "negative", "negative rows", "overflow", "huge"},
-}
-CASES = [
-    pytest.param(end, name, marks=ARRAYS if name in BROKEN[end] else ())
-    for end in BROKEN
-    for name in HEADERS
-]
 
 
-@pytest.mark.parametrize(("end", "name"), CASES)
+@pytest.mark.parametrize("end", ["npy", "npz"])
+@pytest.mark.parametrize("name", HEADERS)
 def test_a_header_that_lies_is_refused(tmp_path, end, name):
     raw = npy(header=HEADERS[name])
     path = tmp_path / f"x.{end}"
@@ -96,7 +87,6 @@ def test_a_header_that_lies_is_refused(tmp_path, end, name):
     assert fault(lambda: read_all(path), memory=512 * MIB) == ""
 
 
-@ARRAYS
 @pytest.mark.parametrize(
     ("field", "value"),
     [("encrypted", (6, 8, b"\1\0")), ("compression", (8, 10, b"\x63\0"))],
@@ -116,9 +106,7 @@ def test_a_zip_of_images_that_zipfile_cannot_open_is_refused(tmp_path, value):
     assert fault(lambda: read_all(path)) == ""
 
 
-@pytest.mark.parametrize(
-    "end", [pytest.param("zip", marks=issue16("13, a zip bomb by a lying header")), "npz"]
-)
+@pytest.mark.parametrize("end", ["zip", "npz"])
 def test_a_bomb_whose_header_lies_takes_no_memory(tmp_path, end):
     name = "a.png" if end == "zip" else "arr_0.npy"
     content = bytes(600 * MIB) if end == "zip" else npy() + bytes(600 * MIB)
@@ -130,7 +118,6 @@ def test_a_bomb_whose_header_lies_takes_no_memory(tmp_path, end):
     assert fault(lambda: read_all(path), seconds=30, memory=200 * MIB) == ""
 
 
-@ARRAYS
 @pytest.mark.slow
 def test_damaged_archives_and_arrays_are_read_or_refused(tmp_path):
     buffer = io.BytesIO()
@@ -206,13 +193,7 @@ IMPOSSIBLE = {
 }
 
 
-STATISTICS = issue16("statistics files with impossible content")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=STATISTICS if name == "complex" else ()) for name in IMPOSSIBLE],
-)
+@pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_impossible_statistics_are_refused(tmp_path, monkeypatch, name):
     monkeypatch.setenv("MASKGIT_BENCH_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "x.npz"
@@ -225,12 +206,10 @@ def test_impossible_statistics_are_refused(tmp_path, monkeypatch, name):
     assert not done
 
 
-FORGED = ["NaN mean", "NaN covariance", "negative n", "other width", "list", "deep"]
+FORGED = ["NaN mean", "NaN covariance", "negative n", "other width", "list", "deep", "text n"]
 
 
-@pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=STATISTICS) for name in FORGED), "text n"]
-)
+@pytest.mark.parametrize("name", FORGED)
 def test_a_reference_with_impossible_content_is_refused(tmp_path, name):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(20, 8)).astype(np.float32)

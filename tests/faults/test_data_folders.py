@@ -23,9 +23,6 @@ from tests.eval.cas.test_score import recipe, tiny_network
 from tests.faults.abuse import fault, issue16, run_command
 from tests.maskgit.training.training_doubles import tiny_preset
 
-NUMBERED = issue16("numbered class folders sort as text")
-HIDDEN = issue16("hidden files and folders stop a run or become a class")
-
 
 def write(path, value, size=8):
     """A grey picture of one value, whose folder is made."""
@@ -41,21 +38,18 @@ def numbered(tmp_path):
     return tmp_path
 
 
-@NUMBERED
 def test_numbered_folders_are_numbered_classes_in_eval(numbered):
     source = ImageSource(numbered / "train")
     values = [int(batch[0, 0, 0, 0]) for batch in source.batches(1)]
     assert [value // 10 for value in values] == source.labels.tolist()
 
 
-@NUMBERED
 def test_numbered_folders_are_numbered_classes_in_training(numbered):
     source = ImageFolder(numbered, "train", Augmentation(8), channels=1)
     values = [int(source.image(index)[0, 0, 0]) // 10 for index in range(len(source))]
     assert values == source.labels.tolist()
 
 
-@NUMBERED
 def test_zero_padded_and_plain_numbers_mean_the_same(numbered, tmp_path):
     for number in range(12):
         write(tmp_path / "val" / f"{number:04d}" / "x.png", 10 * number)
@@ -98,7 +92,6 @@ def test_names_are_not_matched_to_numbers_silently(tmp_path, monkeypatch):
 # Hidden files, and links.
 
 
-@HIDDEN
 @pytest.mark.parametrize("conditional", [True, False])
 def test_training_leaves_out_a_macs_hidden_files(tmp_path, conditional):
     write(tmp_path / "train" / "cat" / "x.png", 1)
@@ -107,14 +100,12 @@ def test_training_leaves_out_a_macs_hidden_files(tmp_path, conditional):
     assert len(source) == 1
 
 
-@HIDDEN
 def test_training_takes_no_hidden_folder_for_a_class(tmp_path):
     write(tmp_path / "train" / "cat" / "x.png", 1)
     write(tmp_path / "train" / ".ipynb_checkpoints" / "x.png", 2)
     assert ImageFolder(tmp_path, "train", Augmentation(8), channels=1).classes == ["cat"]
 
 
-@HIDDEN
 def test_an_empty_hidden_folder_stops_no_training(tmp_path):
     write(tmp_path / "train" / "cat" / "x.png", 1)
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
@@ -129,7 +120,6 @@ def test_eval_leaves_out_hidden_files(tmp_path):
     assert len(ImageSource(tmp_path)) == 1
 
 
-@issue16("symlinked class folders are skipped in one layout and followed in another")
 def test_linked_class_folders_are_followed_in_every_layout(tmp_path):
     write(tmp_path / "elsewhere" / "cat" / "x.png", 1)
     (tmp_path / "train").mkdir()
@@ -172,7 +162,6 @@ def test_tokens_of_a_replaced_image_are_made_again(tmp_path):
     assert not torch.equal(first[1], second[1])
 
 
-@issue16("11, --reference with an empty text stands for the current folder")
 def test_an_empty_reference_is_refused(tmp_path, monkeypatch, capsys):
     for number in range(20):
         write(tmp_path / f"{number}.png", number, 32)
@@ -182,7 +171,6 @@ def test_an_empty_reference_is_refused(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@issue16("11, an empty path of images stands for the current folder")
 def test_empty_images_are_refused(tmp_path, monkeypatch, capsys):
     for number in range(20):
         write(tmp_path / f"{number}.png", number, 32)
@@ -192,7 +180,6 @@ def test_empty_images_are_refused(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@issue16("file names that are not UTF-8 end eval when the note is printed")
 @pytest.mark.slow
 def test_names_that_are_not_utf8_are_measured_and_noted(tmp_path):
     for number in range(12):
