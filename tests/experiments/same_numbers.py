@@ -6,8 +6,8 @@ BEFORE and AFTER are --out folders of an experiment, or of reproduce.py. Cells a
 experiment and the settings that both versions know by the same name; keys, ids, protocols and times
 are left out. Prints counts, every metric that differs in any decimal, and cells without a partner.
 Run both versions with the same OMP_NUM_THREADS: the last digits of KID depend on the number of
-threads of BLAS. With --part, AFTER may hold some of the cells only. Exit code 0 if every number of BEFORE is in
-AFTER, 1 if not.
+threads of BLAS. With --part, AFTER may hold some of the cells only. Exit code 0 if every number of
+BEFORE is in AFTER, 1 if not.
 """
 
 from __future__ import annotations
