@@ -2,7 +2,14 @@
 
     python -m tests.experiments.same_numbers BEFORE AFTER
 
-BEFORE and AFTER are --out folders of an experiment, or of reproduce.py. Cells are matched by their
+BEFORE and AFTER are --out folders of an experiment, or of reproduce.py, or a file that --save wrote
+of BEFORE. tests/golden/embedded_numbers.json is such a file: the metrics of these two commands, as
+they were before the packages were rearranged, on an AMD EPYC (Zen 4) with two cores:
+
+    python experiments/ablate_schedule.py --T 4,8,12 --seeds 0,1 --num-samples 100 --out A
+    python experiments/reproduce.py --preset embedded --quick --out B
+
+Cells are matched by their
 experiment and the settings that both versions know by the same name; keys, ids, protocols and times
 are left out. Prints counts, every metric that differs in any decimal, and cells without a partner.
 Run both versions with the same OMP_NUM_THREADS: the last digits of KID depend on the number of
@@ -23,9 +30,28 @@ TIMES = ("seconds", "gflops", "speedup")
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """Every result.json of a run, or of the runs in a folder."""
+    """Every result.json of a run, or of the runs in a folder, or those of a saved file."""
+    if folder.is_file():
+        saved: list[dict[str, Any]] = json.loads(folder.read_text(encoding="utf-8"))
+        return saved
     paths = [*folder.glob("cells/*/result.json"), *folder.glob("*/cells/*/result.json")]
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths)]
+
+
+def save(found: list[dict[str, Any]], path: Path) -> None:
+    """Write what `compare` needs of some results, one line each."""
+    kept = [
+        {
+            "cell": result["cell"],
+            "metrics": {
+                name: {part: metric[part] for part in ("value", "sd") if part in metric}
+                for name, metric in result["metrics"].items()
+            },
+        }
+        for result in found
+    ]
+    lines = sorted(json.dumps(result, sort_keys=True) for result in kept)
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def settings(cell: dict[str, Any], names: set[str]) -> str:
@@ -84,10 +110,15 @@ def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
+    parser.add_argument("after", type=Path, nargs="+")
+    parser.add_argument("--save", action="store_true", help="write AFTER[0] from BEFORE, no more")
     parser.add_argument("--part", action="store_true", help="AFTER holds some of the cells")
     options = parser.parse_args()
-    differences = compare(results(options.before), results(options.after), options.part)
+    if options.save:
+        save(results(options.before), options.after[0])
+        return 0
+    after = [result for folder in options.after for result in results(folder)]
+    differences = compare(results(options.before), after, options.part)
     print("\n".join(differences) or "no differences")
     return 1 if differences else 0
 
