@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from maskgit import checkpoints
+from maskgit.common.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,13 @@ def decode_batches(
 
 
 def as_bytes(images: Tensor) -> np.ndarray:
-    """float (n, C, H, W) -> uint8 (n, H, W, C), rounded as ROUNDING says."""
+    """float (n, C, H, W) -> uint8 (n, H, W, C), rounded as ROUNDING says.
+
+    Raises:
+        RunError: a pixel is not finite.
+    """
+    if not bool(torch.isfinite(images).all()):
+        raise RunError("the tokenizer's pixels are not finite: its weights are damaged")
     scaled = images.clamp(0.0, 1.0).mul(255.0).round_()
     return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 

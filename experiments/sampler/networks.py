@@ -49,6 +49,17 @@ class Network:
         """What stands for the network in a key."""
         return [self.sha256, digest(self.sizes)]
 
+    def check_unchanged(self) -> None:
+        """Whether the weights on the disk are still those whose hash stands in the keys.
+
+        Raises:
+            UsageError: they were replaced after the run began.
+        """
+        if checkpoints.weights_sha256(self.path) != self.sha256:
+            raise UsageError(
+                f"{self.path}: the weights were replaced while the run went on; start it again"
+            )
+
 
 def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) -> dict[str, Network]:
     """Find, load and check networks, so that a damaged one is known before any work.

@@ -122,6 +122,7 @@ class Worker:
             load = SAMPLERS[settings.sampler].code[backend].module.load
             codes = self.preset.num_codes
             model = load(network.path, codes, self._device_for(backend), settings)
+            network.check_unchanged()
             self._networks[backend] = identity, model
             trim_memory()
         return self._networks[backend][1]
@@ -149,8 +150,14 @@ class Worker:
         return self._tokenizer("torch")
 
     def _tokenizer(self, backend: str) -> Any:
-        path, load = self.resources.networks["tokenizer"].path, IMAGING[backend].module.load
-        return self._once(f"tokenizer {backend}", lambda: load(path, self._device_for(backend)))
+        network, load = self.resources.networks["tokenizer"], IMAGING[backend].module.load
+
+        def checked() -> Any:
+            model = load(network.path, self._device_for(backend))
+            network.check_unchanged()
+            return model
+
+        return self._once(f"tokenizer {backend}", checked)
 
     def extractor(self, features: str) -> Extractor | None:
         """A feature network, or None if its weights are not here."""

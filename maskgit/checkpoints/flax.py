@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,14 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit.checkpoints.layout import Rule, tokenizer_rules, transformer_rules
+from maskgit.checkpoints.layout import official_arrays
 from maskgit.common.errors import UsageError
 from maskgit.common.files import atomic_file
 from maskgit.model.config import TokenizerConfig, TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
 
-State = dict[str, Tensor]
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # flax.serialization's extension types
 _CHUNKED = "__msgpack_chunked_array__"
 _NORM_GROUPS = 32  # flax's default, which leaves no trace in the shapes
@@ -89,29 +87,59 @@ class Leaves:
         pattern = re.compile(re.escape(prefix) + r"(\d+)/")
         return len({match[1] for name in self.arrays if (match := pattern.match(name))})
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The array as float32; it is gone afterwards."""
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise UsageError unless the array is there and has that shape."""
         if name not in self.arrays:
             raise UsageError(f"{self.path}: {name} is missing, expected shape {shape}")
-        got = self.arrays[name].shape
-        if got != shape:
+        if (got := self.arrays[name].shape) != shape:
             raise UsageError(f"{self.path}: {name} has shape {got}, expected {shape}")
-        return torch.from_numpy(self.arrays.pop(name).astype(np.float32))
 
-    def finish(self) -> None:
-        """Raise UsageError if arrays are left over."""
-        for name, array in self.arrays.items():
-            rest = len(self.arrays) - 1
-            verb = f"and {rest} others have" if rest else "has"
-            raise UsageError(
-                f"{self.path}: {name} of shape {array.shape} {verb} no place in the model"
-            )
+    def take(self, name: str) -> Tensor:
+        """The array as float32; it is gone afterwards. Its numbers must be finite."""
+        tensor = torch.from_numpy(self.arrays.pop(name).astype(np.float32))
+        if not torch.isfinite(tensor).all():
+            raise UsageError(f"{self.path}: {name} has values that are not finite")
+        return tensor
 
 
-def read_transformer(
-    leaves: Leaves, num_codes: int | None
-) -> tuple[TransformerConfig, dict[str, Tensor]]:
-    """Configuration and state of maskgit.model.transformer.Transformer.
+def read_flax(
+    path: Path, kind: str | None = None, num_codes: int | None = None
+) -> Transformer | Tokenizer:
+    """The model in an official file, on the CPU, in evaluation mode.
+
+    kind: "tokenizer" or "transformer", what it must be; None takes both.
+    num_codes: see `_transformer_config`.
+
+    Raises:
+        UsageError: the file cannot be read, is of the other kind, or holds no such model.
+    """
+    leaves = Leaves(path)
+    model: Transformer | Tokenizer
+    with torch.device("meta"):
+        if kind != "transformer" and "Embed_0/word_embeddings/embedding" not in leaves.arrays:
+            model = Tokenizer(_tokenizer_config(leaves))
+        elif kind != "tokenizer" and "quantizer/codebook" not in leaves.arrays:
+            model = Transformer(_transformer_config(leaves, num_codes))
+        else:
+            got = "transformer" if kind == "tokenizer" else "tokenizer"
+            raise UsageError(f"{path}: a {got}, expected a {kind or 'single model'}")
+    places = official_arrays(model)
+    for name, place in places.items():
+        leaves.check(name, tuple(place.shape))
+    if extra := [name for name in leaves.arrays if name not in places]:
+        verb = f"and {len(extra) - 1} others have" if len(extra) > 1 else "has"
+        raise UsageError(
+            f"{path}: {extra[0]} of shape {leaves.arrays[extra[0]].shape} {verb} no place in the "
+            "model"
+        )
+    model.to_empty(device="cpu")
+    for name, place in official_arrays(model).items():
+        place.copy_(leaves.take(name))
+    return model.eval()
+
+
+def _transformer_config(leaves: Leaves, num_codes: int | None) -> TransformerConfig:
+    """The sizes of the transformer in a file.
 
     The file does not say where the vocabulary's codes end and its classes begin. Without
     `num_codes`, codes are the largest power of two that leaves room for a class and the mask: 1024
@@ -134,7 +162,7 @@ def read_transformer(
             f"num_codes {num_codes}: expected 1 to {vocab - 2}, as {leaves.path} has a "
             f"vocabulary of {vocab} codes, classes and the mask"
         )
-    config = TransformerConfig(
+    return TransformerConfig(
         num_codes=num_codes,
         num_classes=vocab - 1 - num_codes,
         num_tokens=positions - 1,
@@ -143,11 +171,10 @@ def read_transformer(
         heads=heads,
         mlp=mlp,
     )
-    return config, _take_all(leaves, transformer_rules(config))
 
 
-def read_tokenizer(leaves: Leaves) -> tuple[TokenizerConfig, dict[str, Tensor]]:
-    """Configuration and state of maskgit.model.tokenizer.Tokenizer."""
+def _tokenizer_config(leaves: Leaves) -> TokenizerConfig:
+    """The sizes of the tokenizer in a file."""
     num_codes, code_dim = leaves.shape("quantizer/codebook", 2)
     *_, channels, filters = leaves.shape("encoder/Conv_0/kernel", 4)
     # The decoder's convolutions: the first, one after each upsampling, the output.
@@ -171,7 +198,7 @@ def read_tokenizer(leaves: Leaves) -> tuple[TokenizerConfig, dict[str, Tensor]]:
             f"{leaves.path}: widths {[filters, *widths]}: expected multiples of {_NORM_GROUPS}, "
             f"the number of groups that flax's GroupNorm has"
         )
-    config = TokenizerConfig(
+    return TokenizerConfig(
         channels=channels,
         filters=filters,
         multipliers=tuple(width // filters for width in widths),
@@ -180,7 +207,6 @@ def read_tokenizer(leaves: Leaves) -> tuple[TokenizerConfig, dict[str, Tensor]]:
         code_dim=code_dim,
         norm_groups=_NORM_GROUPS,
     )
-    return config, _take_all(leaves, tokenizer_rules(config))
 
 
 def write_flax(path: str | Path, model: Transformer | Tokenizer) -> None:
@@ -193,35 +219,21 @@ def write_flax(path: str | Path, model: Transformer | Tokenizer) -> None:
         UsageError: a tokenizer whose GroupNorm has not the 32 groups that the format implies.
     """
     path = Path(path)
-    if isinstance(model, Tokenizer):
-        if model.config.norm_groups != _NORM_GROUPS:
-            raise UsageError(
-                f"{path}: the official format implies {_NORM_GROUPS} groups in each GroupNorm, "
-                f"this tokenizer has {model.config.norm_groups}"
-            )
-        rules = tokenizer_rules(model.config)
-    else:
-        rules = transformer_rules(model.config)
+    if isinstance(model, Tokenizer) and model.config.norm_groups != _NORM_GROUPS:
+        raise UsageError(
+            f"{path}: the official format implies {_NORM_GROUPS} groups in each GroupNorm, this "
+            f"tokenizer has {model.config.norm_groups}"
+        )
     tree: dict[str, Any] = {}
-    for rule in rules:
-        for part, name in enumerate(rule.theirs):
-            *groups, leaf = name.split("/")
-            place = tree
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[leaf] = (rule, part)
+    for name, array in official_arrays(model).items():
+        *groups, leaf = name.split("/")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = array
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
-        _write_tree(file, {"params": tree}, model.state_dict())
-
-
-def _take_all(leaves: Leaves, rules: Iterable[Rule]) -> State:
-    state = {
-        rule.ours: rule.to_ours([leaves.take(name, rule.shape) for name in rule.theirs])
-        for rule in rules
-    }
-    leaves.finish()
-    return state
+        _write_tree(file, {"params": tree})
 
 
 def _read_params(file: IO[bytes]) -> Any:
@@ -275,20 +287,15 @@ def _extension(code: int, data: bytes) -> Any:
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
-def _write_tree(file: IO[bytes], tree: dict[str, Any], state: State) -> None:
-    """Pack a tree of (rule, part) array by array, its names in order, as the official files."""
+def _write_tree(file: IO[bytes], tree: dict[str, Any]) -> None:
+    """Pack a tree array by array, its names in order, as the official files."""
     packer = msgpack.Packer()
     file.write(packer.pack_map_header(len(tree)))
     for key, value in sorted(tree.items()):
         file.write(packer.pack(key))
         if isinstance(value, dict):
-            _write_tree(file, value, state)
+            _write_tree(file, value)
             continue
-        rule, part = value
-        array = rule.to_theirs(state[rule.ours].detach())[part].to("cpu", torch.float32)
-        content = array.numpy().astype("<f4", copy=False).tobytes()
-        file.write(packer.pack(msgpack.ExtType(_NDARRAY, _packed(rule.shape, content))))
-
-
-def _packed(shape: tuple[int, ...], content: bytes) -> bytes:
-    return msgpack.packb((shape, "float32", content))
+        content = value.to("cpu", torch.float32).numpy().astype("<f4", copy=False).tobytes()
+        array = msgpack.packb((tuple(value.shape), "float32", content))
+        file.write(packer.pack(msgpack.ExtType(_NDARRAY, array)))

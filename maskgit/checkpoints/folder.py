@@ -9,21 +9,20 @@ a file is taken for an official checkpoint, see maskgit.checkpoints.flax. The co
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from maskgit.checkpoints.flax import Leaves, read_tokenizer, read_transformer
-from maskgit.common.errors import UsageError
-from maskgit.common.files import read_json, sha256_of
+from maskgit.checkpoints.flax import read_flax
+from maskgit.common.errors import UsageError, one_line
+from maskgit.common.files import read_json, sha256_of, write_json
 from maskgit.common.records import check_file
 from maskgit.model.causal import Autoregressive
 from maskgit.model.config import TokenizerConfig, TransformerConfig
@@ -36,73 +35,55 @@ _KINDS = {
     "tokenizer": (Tokenizer, TokenizerConfig),
     "autoregressive": (Autoregressive, TransformerConfig),
 }
-Model = TypeVar("Model", Transformer, Tokenizer, Autoregressive)
+Model = Transformer | Tokenizer | Autoregressive
 
 
 def load_transformer(path: str | Path, num_codes: int | None = None) -> Transformer:
     """A transformer in float32 on the CPU, in evaluation mode, from our folder or a flax file.
 
     num_codes: how many entries of the vocabulary are codes. A folder knows it, and a different
-    number is an error; for a flax file see maskgit.checkpoints.flax.read_transformer.
+    number is an error; for a flax file see maskgit.checkpoints.flax.
     Raises UsageError, in one line, for a missing, damaged, foreign or mismatched file.
     """
-    path = Path(path)
-    if path.is_file():
-        leaves = _official(path)
-        if "quantizer/codebook" in leaves.arrays:
-            raise UsageError(f"{path}: a tokenizer, expected a transformer")
-        config, state = read_transformer(leaves, num_codes)
-        return _assemble(Transformer, config, state, path)
-    model = _load_folder(Transformer, path)
-    if num_codes not in (None, model.config.num_codes):
-        raise UsageError(
-            f"num_codes {num_codes}: expected {model.config.num_codes}, the transformer in {path}"
-        )
+    model = load_model(path, num_codes, "transformer")
+    assert isinstance(model, Transformer)
     return model
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A tokenizer in float32 on the CPU, in evaluation mode; otherwise as `load_transformer`."""
-    path = Path(path)
-    if path.is_file():
-        leaves = _official(path)
-        if "Embed_0/word_embeddings/embedding" in leaves.arrays:
-            raise UsageError(f"{path}: a transformer, expected a tokenizer")
-        config, state = read_tokenizer(leaves)
-        return _assemble(Tokenizer, config, state, path)
-    return _load_folder(Tokenizer, path)
+    model = load_model(path, kind="tokenizer")
+    assert isinstance(model, Tokenizer)
+    return model
 
 
 def load_autoregressive(path: str | Path) -> Autoregressive:
-    """An autoregressive transformer in float32 on the CPU, in evaluation mode, from our folder.
+    """An autoregressive transformer; otherwise as `load_transformer`. There is no official file."""
+    model = load_model(path, kind="autoregressive")
+    assert isinstance(model, Autoregressive)
+    return model
 
-    There is no official file of one. Raises UsageError as `load_transformer`.
+
+def load_model(path: str | Path, num_codes: int | None = None, kind: str | None = None) -> Model:
+    """Whatever model a folder or official file holds; otherwise as `load_transformer`.
+
+    kind: what it must be, a name of config.json; None takes all.
     """
     path = Path(path)
     if path.is_file():
+        if kind == "autoregressive":
+            raise UsageError(
+                f"{path}: a file, expected a folder written by `python -m maskgit.training "
+                f"autoregressive`; there is no official autoregressive checkpoint"
+            )
+        check_file(path)
+        return read_flax(path, kind, num_codes)
+    model = _load_folder(path, kind)
+    if isinstance(model, Transformer) and num_codes not in (None, model.config.num_codes):
         raise UsageError(
-            f"{path}: a file, expected a folder written by `python -m maskgit.training "
-            f"autoregressive`; there is no official autoregressive checkpoint"
+            f"num_codes {num_codes}: expected {model.config.num_codes}, the transformer in {path}"
         )
-    return _load_folder(Autoregressive, path)
-
-
-def load_model(
-    path: str | Path, num_codes: int | None = None
-) -> Transformer | Tokenizer | Autoregressive:
-    """Whatever model a folder or official file holds; otherwise as `load_transformer`."""
-    path = Path(path)
-    if path.is_file():
-        leaves = _official(path)
-        if "quantizer/codebook" in leaves.arrays:
-            return _assemble(Tokenizer, *read_tokenizer(leaves), path)
-        return _assemble(Transformer, *read_transformer(leaves, num_codes), path)
-    kind = read_json(path / "config.json").get("kind")
-    if kind == "tokenizer":
-        return load_tokenizer(path)
-    if kind == "autoregressive":
-        return load_autoregressive(path)
-    return load_transformer(path, num_codes)
+    return model
 
 
 def model_kind(model: nn.Module) -> str:
@@ -112,7 +93,7 @@ def model_kind(model: nn.Module) -> str:
 
 def save_model(
     folder: str | Path,
-    model: Transformer | Tokenizer | Autoregressive,
+    model: Model,
     *,
     half: bool = False,
     card: dict[str, Any] | None = None,
@@ -137,12 +118,11 @@ def save_model(
     try:
         new.chmod(0o755)
         save_file(state, new / "model.safetensors")
-        _write_json(new / "config.json", config)
+        with (new / "model.safetensors").open("rb") as handle:
+            os.fsync(handle.fileno())
+        write_json(new / "config.json", config)
         if card is not None:
-            _write_json(new / "card.json", card)
-        for file in new.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            write_json(new / "card.json", card)
         if folder.exists():
             # A folder with files in it cannot be replaced in one step; two renames are the least.
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -170,45 +150,51 @@ def read_card(path: str | Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
-def _official(path: Path) -> Leaves:
-    """The arrays of an official file, which must still be the one of its record if it has one."""
-    check_file(path)
-    return Leaves(path)
-
-
-def _load_folder(cls: type[Model], path: Path) -> Model:
-    kind = cls.__name__.lower()
+def _load_folder(path: Path, kind: str | None) -> Model:
+    wanted = kind or "model"
     if not path.is_dir():
-        raise UsageError(f"{path}: no such file or folder, expected the weights of a {kind}")
+        raise UsageError(f"{path}: no such file or folder, expected the weights of a {wanted}")
     config_file, weights_file = path / "config.json", path / "model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():
-            raise UsageError(f"{file}: no such file, expected the folder of a {kind}")
+            raise UsageError(f"{file}: no such file, expected the folder of a {wanted}")
     stored = read_json(config_file)
     if stored.get("format") != FORMAT:
         raise UsageError(f"{config_file}: format {stored.get('format')!r}, expected {FORMAT}")
-    if stored.get("kind") != kind:
-        raise UsageError(f"{config_file}: kind {stored.get('kind')!r}, expected {kind!r}")
+    expected = [kind] if kind else list(_KINDS)
+    if stored.get("kind") not in expected:
+        names = " or ".join(map(repr, expected))
+        raise UsageError(f"{config_file}: kind {stored.get('kind')!r}, expected {names}")
+    cls, config_class = _KINDS[stored["kind"]]
     try:
         # JSON has lists only; the configurations are hashable.
         sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["config"].items()}
-        config = _KINDS[kind][1](**sizes)
+        config = config_class(**sizes)
     except (KeyError, TypeError, AttributeError, UsageError) as error:
-        raise UsageError(f"{config_file}: not the sizes of a {kind} ({error})") from None
+        reason = one_line(error)
+        raise UsageError(f"{config_file}: not the sizes of a {stored['kind']} ({reason})") from None
     try:
         state = load_file(weights_file)
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{weights_file}: not a whole safetensors file ({reason})") from None
-    return _assemble(cls, config, state, weights_file)
-
-
-def _assemble(cls: type[Model], config: Any, state: dict[str, Tensor], path: Path) -> Model:
-    """The model with that state, which must have exactly its names and shapes."""
+        raise UsageError(
+            f"{weights_file}: not a whole safetensors file ({one_line(error)})"
+        ) from None
+    numbers = sum(tensor.numel() for tensor in state.values())
+    if config.depth > len(state) or config.largest > numbers:
+        raise UsageError(
+            f"{config_file}: {config.depth} blocks and a size of {config.largest} are more than "
+            f"the {len(state)} arrays with {numbers} numbers in {weights_file.name}"
+        )
     with torch.device("meta"):  # no time for an initialisation that is then thrown away
         model = cls(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, shape in expected.items():
+    _fill(model, state, weights_file)
+    return model.eval()
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Give a model that state, which must have exactly its names and shapes."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in shapes.items():
         if name not in state:
             raise UsageError(f"{path}: {name} is missing, expected shape {shape}")
         if tuple(state[name].shape) != shape:
@@ -217,14 +203,11 @@ def _assemble(cls: type[Model], config: Any, state: dict[str, Tensor], path: Pat
             )
         if not state[name].is_floating_point():
             raise UsageError(f"{path}: {name} has type {state[name].dtype}, expected numbers")
-    for name in state.keys() - expected.keys():
+        if not torch.isfinite(state[name]).all():
+            raise UsageError(f"{path}: {name} has values that are not finite")
+    for name in state.keys() - shapes.keys():
         shape = tuple(state[name].shape)
         raise UsageError(f"{path}: {name} of shape {shape} has no place in the model")
-    floats = {name: tensor.to(torch.float32) for name, tensor in state.items()}
-    nn.Module.load_state_dict(model, floats, assign=True)
-    return model.eval()
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
+    # Copies: what safetensors gives are views of the mapped file, which may change under them.
+    copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+    model.load_state_dict(copies, assign=True)

@@ -1,157 +1,99 @@
-"""How the official checkpoints lay out our parameters: one rule for each parameter, both ways.
+"""How the official checkpoints lay out our parameters.
 
 The names come from the modules of google-research/maskgit (nets/maskgit_transformer.py and
-nets/vqgan_tokenizer.py), which flax numbers in the order in which they are called.
+nets/vqgan_tokenizer.py). flax numbers the modules of one kind in the order in which they are
+called, which is the order in which ours are declared.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from maskgit.model.config import TokenizerConfig, TransformerConfig
+from maskgit.model.tokenizer import ResBlock, Tokenizer
+from maskgit.model.transformer import Transformer
+
+# Our modules of the transformer; within a layer their names follow TransformerLayer_0, ...
+_MODULES = {
+    "word_embeddings": "Embed_0/word_embeddings",
+    "position_embeddings": "Embed_0/position_embeddings",
+    "embeddings_norm": "Embed_0/embeddings_ln",
+    "attention.qkv": "Attention_0/self_attention",
+    "attention.out": "Attention_0/self_attention/out",
+    "attention_norm": "Attention_0/attention_output_ln",
+    "mlp_in": "Mlp_0/intermediate_output",
+    "mlp_out": "Mlp_0/layer_output",
+    "mlp_norm": "Mlp_0/layer_output_ln",
+    "head_dense": "MlmLayer_0/mlm_dense",
+    "head_norm": "MlmLayer_0/mlm_ln",
+}
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One parameter of ours and the official arrays, each of `shape`, that it is made of.
+def official_arrays(model: Transformer | Tokenizer) -> dict[str, Tensor]:
+    """The arrays of an official checkpoint, such as "encoder/Conv_0/kernel", as views of a model.
 
-    kind: "same"; "dense", a kernel (in, out); "conv", a kernel (height, width, in, out); "heads",
-    the three kernels (in, heads, head width) of queries, keys and values; "heads-bias", their
-    biases (heads, head width); "out", the kernel (heads, head width, out) after the attention.
+    What is written to such a view is written to the model's parameter.
     """
-
-    ours: str
-    theirs: tuple[str, ...]
-    shape: tuple[int, ...]
-    kind: str = "same"
-
-    def to_ours(self, arrays: list[Tensor]) -> Tensor:
-        """Our parameter from the official arrays, in the order of `theirs`."""
-        first = arrays[0]
-        if self.kind == "dense":
-            result = first.t()
-        elif self.kind == "conv":
-            result = first.permute(3, 2, 0, 1)
-        elif self.kind == "heads":
-            result = torch.cat([array.flatten(1).t() for array in arrays])
-        elif self.kind == "heads-bias":
-            result = torch.cat([array.flatten() for array in arrays])
-        elif self.kind == "out":
-            result = first.flatten(0, 1).t()
-        else:
-            result = first
-        return result.contiguous()
-
-    def to_theirs(self, parameter: Tensor) -> list[Tensor]:
-        """The inverse of `to_ours`."""
-        if self.kind == "dense":
-            results = [parameter.t()]
-        elif self.kind == "conv":
-            results = [parameter.permute(2, 3, 1, 0)]
-        elif self.kind == "heads":
-            results = [part.t().reshape(self.shape) for part in parameter.chunk(len(self.theirs))]
-        elif self.kind == "heads-bias":
-            results = [part.reshape(self.shape) for part in parameter.chunk(len(self.theirs))]
-        elif self.kind == "out":
-            results = [parameter.t().reshape(self.shape)]
-        else:
-            results = [parameter]
-        return [result.contiguous() for result in results]
+    if isinstance(model, Tokenizer):
+        codebook = ("quantizer/codebook", model.quantizer.codebook.detach())
+        encoder = _numbered(model.encoder, "encoder")
+        return dict([codebook, *encoder, *_numbered(model.decoder, "decoder")])
+    arrays = {"MlmLayer_0/mlm_bias/bias": model.head_bias.detach()}
+    for name, module in model.named_modules():
+        prefix, kind = "", name
+        if name.startswith("layers."):
+            _, number, kind = f"{name}.".split(".", 2)
+            prefix, kind = f"TransformerLayer_{number}/", kind.rstrip(".")
+        if kind in _MODULES:
+            arrays |= _views(module, prefix + _MODULES[kind], kind, model.config.heads)
+    return arrays
 
 
-def transformer_rules(config: TransformerConfig) -> Iterator[Rule]:
-    """The parameters of maskgit.model.transformer.Transformer."""
-    width, heads, vocabulary = config.width, config.heads, config.vocab_size
-    per_head = width // heads
-
-    def norm(ours: str, theirs: str) -> Iterator[Rule]:
-        yield Rule(f"{ours}.weight", (f"{theirs}/scale",), (width,))
-        yield Rule(f"{ours}.bias", (f"{theirs}/bias",), (width,))
-
-    def dense(ours: str, theirs: str, inputs: int, outputs: int) -> Iterator[Rule]:
-        yield Rule(f"{ours}.weight", (f"{theirs}/kernel",), (inputs, outputs), "dense")
-        yield Rule(f"{ours}.bias", (f"{theirs}/bias",), (outputs,))
-
-    for kind, rows in (("word", vocabulary), ("position", 1 + config.num_tokens)):
-        table = f"Embed_0/{kind}_embeddings/embedding"
-        yield Rule(f"{kind}_embeddings.weight", (table,), (rows, width))
-    yield from norm("embeddings_norm", "Embed_0/embeddings_ln")
-    for i in range(config.layers):
-        ours, theirs = f"layers.{i}", f"TransformerLayer_{i}"
-        attention = f"{theirs}/Attention_0/self_attention"
-        parts = [f"{attention}/{part}" for part in ("query", "key", "value")]
-        kernels = tuple(f"{part}/kernel" for part in parts)
-        biases = tuple(f"{part}/bias" for part in parts)
-        qkv, out = f"{ours}.attention.qkv", f"{ours}.attention.out"
-        yield Rule(f"{qkv}.weight", kernels, (width, heads, per_head), "heads")
-        yield Rule(f"{qkv}.bias", biases, (heads, per_head), "heads-bias")
-        yield Rule(f"{out}.weight", (f"{attention}/out/kernel",), (heads, per_head, width), "out")
-        yield Rule(f"{out}.bias", (f"{attention}/out/bias",), (width,))
-        yield from norm(f"{ours}.attention_norm", f"{theirs}/Attention_0/attention_output_ln")
-        mlp = f"{theirs}/Mlp_0"
-        yield from dense(f"{ours}.mlp_in", f"{mlp}/intermediate_output", width, config.mlp)
-        yield from dense(f"{ours}.mlp_out", f"{mlp}/layer_output", config.mlp, width)
-        yield from norm(f"{ours}.mlp_norm", f"{mlp}/layer_output_ln")
-    yield from dense("head_dense", "MlmLayer_0/mlm_dense", width, width)
-    yield from norm("head_norm", "MlmLayer_0/mlm_ln")
-    yield Rule("head_bias", ("MlmLayer_0/mlm_bias/bias",), (vocabulary,))
+def _views(module: nn.Module, path: str, kind: str, heads: int) -> Iterator[tuple[str, Tensor]]:
+    """The arrays of one module of the transformer."""
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+    if kind == "attention.qkv":  # three modules there, kernels (in, heads, head width)
+        weights = parameters["weight"].unflatten(0, (3, heads, -1)).permute(0, 3, 1, 2)
+        biases = parameters["bias"].unflatten(0, (3, heads, -1))
+        for part, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            yield f"{path}/{part}/kernel", weight
+            yield f"{path}/{part}/bias", bias
+        return
+    weight = parameters["weight"]
+    if isinstance(module, nn.Embedding):
+        yield f"{path}/embedding", weight
+        return
+    if kind == "attention.out":  # a kernel (heads, head width, out)
+        yield f"{path}/kernel", weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
+    elif isinstance(module, nn.Linear):
+        yield f"{path}/kernel", weight.t()
+    else:
+        yield f"{path}/scale", weight
+    yield f"{path}/bias", parameters["bias"]
 
 
-def tokenizer_rules(config: TokenizerConfig) -> Iterator[Rule]:
-    """The parameters of maskgit.model.tokenizer.Tokenizer."""
-    widths = [config.filters * multiplier for multiplier in config.multipliers]
-    levels = len(widths)
-
-    def conv(
-        ours: str, theirs: str, inputs: int, outputs: int, size: int = 3, bias: bool = False
-    ) -> Iterator[Rule]:
-        kernel = (size, size, inputs, outputs)
-        yield Rule(f"{ours}.weight", (f"{theirs}/kernel",), kernel, "conv")
-        if bias:
-            yield Rule(f"{ours}.bias", (f"{theirs}/bias",), (outputs,))
-
-    def norm(ours: str, theirs: str, width: int) -> Iterator[Rule]:
-        yield Rule(f"{ours}.weight", (f"{theirs}/scale",), (width,))
-        yield Rule(f"{ours}.bias", (f"{theirs}/bias",), (width,))
-
-    def blocks(ours: str, theirs: str, first: int, inputs: int, outputs: int) -> Iterator[Rule]:
-        """The residual blocks of one level; the file numbers them from `first`."""
-        for i in range(config.blocks):
-            here, there = f"{ours}.{i}", f"{theirs}/ResBlock_{first + i}"
-            yield from norm(f"{here}.norm1", f"{there}/GroupNorm_0", inputs)
-            yield from conv(f"{here}.conv1", f"{there}/Conv_0", inputs, outputs)
-            yield from norm(f"{here}.norm2", f"{there}/GroupNorm_1", outputs)
-            yield from conv(f"{here}.conv2", f"{there}/Conv_1", outputs, outputs)
-            if inputs != outputs:  # the 1x1 shortcut, which follows the second convolution
-                yield from conv(f"{here}.shortcut", f"{there}/Conv_2", outputs, outputs, size=1)
-            inputs = outputs
-
-    yield Rule("quantizer.codebook", ("quantizer/codebook",), (config.num_codes, config.code_dim))
-
-    last = config.filters
-    yield from conv("encoder.conv_in", "encoder/Conv_0", config.channels, last)
-    for level, width in enumerate(widths):
-        first = level * config.blocks
-        yield from blocks(f"encoder.levels.{level}", "encoder", first, last, width)
-        last = width
-    yield from blocks("encoder.middle", "encoder", levels * config.blocks, last, last)
-    yield from norm("encoder.norm_out", "encoder/GroupNorm_0", last)
-    code_dim = config.code_dim
-    yield from conv("encoder.conv_out", "encoder/Conv_1", last, code_dim, size=1, bias=True)
-
-    yield from conv("decoder.conv_in", "decoder/Conv_0", code_dim, last, bias=True)
-    yield from blocks("decoder.middle", "decoder", 0, last, last)
-    for level, width in enumerate(reversed(widths)):
-        first = (level + 1) * config.blocks
-        yield from blocks(f"decoder.levels.{level}", "decoder", first, last, width)
-        last = width
-        if level < levels - 1:
-            ours = f"decoder.upsample_convs.{level}"
-            yield from conv(ours, f"decoder/Conv_{level + 1}", width, width, bias=True)
-    yield from norm("decoder.norm_out", "decoder/GroupNorm_0", last)
-    output = f"decoder/Conv_{levels}"
-    yield from conv("decoder.conv_out", output, last, config.channels, bias=True)
+def _numbered(module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
+    """The arrays of the tokenizer's encoder, its decoder, or a residual block in them."""
+    numbers: Counter[str] = Counter()
+    waiting = list(module.children())
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, nn.Sequential | nn.ModuleList):
+            waiting = [*part, *waiting]
+            continue
+        kind = {nn.Conv2d: "Conv", nn.GroupNorm: "GroupNorm", ResBlock: "ResBlock"}[type(part)]
+        place = f"{path}/{kind}_{numbers[kind]}"
+        numbers[kind] += 1
+        if isinstance(part, ResBlock):
+            yield from _numbered(part, place)
+            continue
+        for name, parameter in part.named_parameters():
+            value = parameter.detach()
+            if name == "bias":
+                yield f"{place}/bias", value
+            elif kind == "Conv":
+                yield f"{place}/kernel", value.permute(2, 3, 1, 0)
+            else:
+                yield f"{place}/scale", value

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from maskgit.common.errors import UsageError
 
 
+def _check_sizes(kind: str, sizes: dict[str, object]) -> None:
+    """Raise UsageError unless each is an integer of at least 1."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{kind} {name} must be an integer >= 1, got {value!r}")
+
+
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Sizes of the tokenizer; the defaults are the official ImageNet ones (f = 16)."""
@@ -19,6 +26,29 @@ class TokenizerConfig:
     num_codes: int = 1024
     code_dim: int = 256
     norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        sizes = dict(vars(self))
+        if not isinstance(sizes.pop("multipliers"), tuple) or not self.multipliers:
+            raise UsageError(f"tokenizer multipliers must be a list, got {self.multipliers!r}")
+        _check_sizes("tokenizer", sizes)
+        for multiplier in self.multipliers:
+            _check_sizes("tokenizer", {"multipliers": multiplier})
+            if self.filters * multiplier % self.norm_groups or self.filters % self.norm_groups:
+                raise UsageError(
+                    f"tokenizer norm_groups must divide the widths {self.filters} and "
+                    f"{self.filters} x {multiplier}, got {self.norm_groups}"
+                )
+
+    @property
+    def depth(self) -> int:
+        """How many residual blocks there are in each direction, without the middle ones."""
+        return self.blocks * len(self.multipliers)
+
+    @property
+    def largest(self) -> int:
+        """The largest of the sizes."""
+        return max(self.channels, self.filters, *self.multipliers, self.num_codes, self.code_dim)
 
     @property
     def downsampling(self) -> int:
@@ -76,10 +106,7 @@ class TransformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("num_codes", "num_classes", "num_tokens", "width", "layers", "heads", "mlp"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"transformer {name} must be an integer >= 1, got {value!r}")
+        _check_sizes("transformer", {k: v for k, v in vars(self).items() if k != "dropout"})
         if self.width % self.heads:
             raise UsageError(
                 f"transformer heads must divide the width {self.width}, got heads={self.heads}"
@@ -88,6 +115,16 @@ class TransformerConfig:
             raise UsageError(f"transformer dropout must be a number, got {self.dropout!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise UsageError(f"transformer dropout must be in [0, 1), got {self.dropout!r}")
+
+    @property
+    def depth(self) -> int:
+        """How many layers there are."""
+        return self.layers
+
+    @property
+    def largest(self) -> int:
+        """The largest of the sizes."""
+        return max(self.num_codes, self.num_classes, self.num_tokens, self.width, self.mlp)
 
     @property
     def vocab_size(self) -> int:

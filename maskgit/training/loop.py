@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from maskgit.common.errors import UsageError
+from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import output_file
 from maskgit.training.settings import Optimisation, RunOptions
 
@@ -216,22 +216,26 @@ class Trainer:
     def _load(self) -> int:
         try:
             payload = torch.load(self.path, map_location="cpu", weights_only=True)
-            saved_config, next_step = payload["config"], payload["next_step"]
-        except Exception as error:  # zip, pickle and key errors alike: the file is not ours
-            raise UsageError(f"{self.path}: not a readable checkpoint ({error})") from error
-        if saved_config != repr(self.config):
+            if payload["config"] != repr(self.config):
+                raise UsageError(
+                    f"{self.path}: made with another configuration; give another --runs or remove "
+                    "it"
+                )
+            for name, module in self.stage.modules.items():
+                module.load_state_dict(payload["modules"][name])
+            for name, optimiser in self.stage.optimisers.items():
+                optimiser.load_state_dict(payload["optimisers"][name])
+            for name, value in payload["average"].items():
+                self.average.values[name].copy_(value)
+            self.stage.load_state(payload["stage"])
+            self.seconds = payload["seconds"]
+            return payload["next_step"]
+        except UsageError:
+            raise
+        except Exception as error:  # zip, pickle, key and shape errors alike: the file is not ours
             raise UsageError(
-                f"{self.path}: made with another configuration; give another --runs or remove it"
-            )
-        for name, module in self.stage.modules.items():
-            module.load_state_dict(payload["modules"][name])
-        for name, optimiser in self.stage.optimisers.items():
-            optimiser.load_state_dict(payload["optimisers"][name])
-        for name, value in payload["average"].items():
-            self.average.values[name].copy_(value)
-        self.stage.load_state(payload["stage"])
-        self.seconds = payload["seconds"]
-        return next_step
+                f"{self.path}: not a readable checkpoint ({one_line(error)})"
+            ) from error
 
     def fit(self) -> dict[str, float]:
         """Train; returns the last validation's scalars.

@@ -110,7 +110,7 @@ def test_convert_replaces_nothing_but_a_model(tmp_path, monkeypatch, capsys):
         ((TRANSFORMER, tmp_path / "file", "--to", "flax"), "file: exists already"),
         ((TRANSFORMER, tmp_path / "new", "--to", "flax", "--half"), "--half: the official format"),
         ((tmp_path / "none", tmp_path / "new"), "none: no such file or folder"),
-        ((tmp_path / "notes", tmp_path / "new"), "config.json: cannot be read"),
+        ((tmp_path / "notes", tmp_path / "new"), "config.json: no such file"),
         ((TRANSFORMER, tmp_path / "file" / "new"), "cannot be written"),
     ]:
         error = failing("convert", *arguments, monkeypatch=monkeypatch, capsys=capsys)

@@ -116,7 +116,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("maskgit.checkpoints.folder._write_json", full_disk)
+    monkeypatch.setattr("maskgit.checkpoints.folder.write_json", full_disk)
     with pytest.raises(OSError, match="no space left"):
         save_model(folder, first)
     assert weights_sha256(folder) == before
