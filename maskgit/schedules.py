@@ -1,6 +1,6 @@
 """Mask schedules gamma(r): which share of the tokens is still masked after a share r of the steps.
 
-One registry: to add a schedule, write its formula and put it into `_FORMULAS`; the command lines,
+One registry: to add a schedule, write its formula and put it into `FORMULAS`; the command lines,
 the training and the decoding take it from there.
 
 Source: the paper's section 3.1 and figure 8, and the official code (maskgit/libml/mask_schedule.py,
@@ -77,7 +77,8 @@ def _exponential(r: Float32, num_tokens: Float32) -> Float32:
     return _ONE - float32.exp(-_log2(num_tokens) * (_ONE - r) * _LN2)
 
 
-_FORMULAS: dict[str, Formula] = {
+# The schedules that have a name; `pow<x>`, for example pow1.5, is accepted beside them.
+FORMULAS: dict[str, Formula] = {
     "cosine": _cosine,
     "linear": _linear,
     "square": _power(2),
@@ -87,11 +88,6 @@ _FORMULAS: dict[str, Formula] = {
     "exponential": _exponential,
     "arccos": _arccos,
 }
-
-
-def schedule_names() -> tuple[str, ...]:
-    """The schedules that have a name; `pow<x>`, for example pow1.5, is accepted beside them."""
-    return tuple(_FORMULAS)
 
 
 def validate(schedule: str, flag: str = "--schedules") -> str:
@@ -158,12 +154,12 @@ def _mask_counts(schedule: str, steps: int, num_unknown: int, start: int) -> tup
 
 @lru_cache(maxsize=64)
 def _formula(schedule: str, flag: str = "--schedules") -> Formula:
-    if schedule in _FORMULAS:
-        return _FORMULAS[schedule]
+    if schedule in FORMULAS:
+        return FORMULAS[schedule]
     match = _POWER_NAME.fullmatch(schedule)
     if match and 2**-126 <= float(match[1]) < 2**128:
         return _power(float(match[1]))
-    close = difflib.get_close_matches(schedule, _FORMULAS, n=1)
+    close = difflib.get_close_matches(schedule, FORMULAS, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    accepted = ", ".join((*_FORMULAS, "pow<x> with x > 0"))
+    accepted = ", ".join((*FORMULAS, "pow<x> with x > 0"))
     raise UsageError(f"{flag} {schedule!r}: unknown schedule{hint}; accepted: {accepted}")

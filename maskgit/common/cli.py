@@ -42,14 +42,15 @@ def _flags(options: type) -> dict[str, type]:
     return flags
 
 
-def check_arguments(options: type, arguments: Sequence[str]) -> None:
-    """Look for the mistakes that tyro would report as a box.
+def _checked(options: type, arguments: Sequence[str]) -> list[str]:
+    """The words of a command line, each flag joined to its value by an equals sign.
+
+    `--out -x` is a value to us and to the shell; tyro would take it for a flag.
 
     Raises:
         UsageError: an unknown flag, a flag without its value, a value of the wrong type.
     """
-    flags = _flags(options)
-    waiting = list(arguments)
+    flags, joined, waiting = _flags(options), [], list(arguments)
     while waiting:
         word = waiting.pop(0)
         flag, equals, value = word.partition("=")
@@ -63,6 +64,7 @@ def check_arguments(options: type, arguments: Sequence[str]) -> None:
         if flags[flag] is bool:
             if equals:
                 raise UsageError(f"{flag} takes no value, got {value!r}")
+            joined.append(flag)
             continue
         if not equals:
             if not waiting or waiting[0].startswith("--"):
@@ -73,6 +75,8 @@ def check_arguments(options: type, arguments: Sequence[str]) -> None:
                 flags[flag](value)
         except ValueError:
             raise UsageError(f"{flag} {value}: expected {_EXPECTED[flags[flag]]}") from None
+        joined.append(f"{flag}={value}")
+    return joined
 
 
 def parse(options: type[T], arguments: Sequence[str], prog: str, description: str) -> T:
@@ -86,9 +90,7 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
     """
     arguments = without_aliases(arguments, getattr(options, "ALIASES", {}))
     if "--help" not in arguments and "-h" not in arguments:
-        check_arguments(options, arguments)
-        # `--out -x` is a value to us and to the shell; tyro would take it for a flag.
-        arguments = _joined(options, arguments)
+        arguments = _checked(options, arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -113,16 +115,6 @@ def without_aliases(arguments: Sequence[str], aliases: dict[str, str]) -> list[s
         flag, equals, value = word.partition("=")
         words.append(aliases.get(flag, flag) + equals + value)
     return words
-
-
-def _joined(options: type, arguments: Sequence[str]) -> list[str]:
-    flags, joined, waiting = _flags(options), [], list(arguments)
-    while waiting:
-        word = waiting.pop(0)
-        if "=" not in word and flags[word.replace("_", "-")] is not bool:
-            word = f"{word}={waiting.pop(0)}"
-        joined.append(word)
-    return joined
 
 
 def exit_code(command: Callable[[], object], interrupted: str = "interrupted") -> int:

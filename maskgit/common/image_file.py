@@ -18,19 +18,15 @@ from PIL.Image import Image
 from maskgit.common.errors import UsageError, one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+# What a file may be, whatever its name says. An EPS, for one, would start a program.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 MAX_BYTES = 256 * 2**20  # of a file: more is no image, or a bomb in an archive
 MAX_PIXELS = 2**27
 
 
-def read_image(path: str | Path, ignore_alpha: bool = False) -> np.ndarray:
-    """Read one image file as uint8 (H, W, 1) if it is grey, else (H, W, 3).
-
-    ignore_alpha: see `to_uint8`.
-
-    Raises:
-        UsageError: as `read_bytes`, `open_image` and `to_uint8`.
-    """
-    return to_uint8(open_image(read_bytes(Path(path)), str(path)), str(path), ignore_alpha)
+def read_image(path: str | Path) -> np.ndarray:
+    """The pixels of an image file, as `decode_image`; raises also what `read_bytes` raises."""
+    return decode_image(read_bytes(Path(path)), str(path))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -71,7 +67,7 @@ def open_image(raw: bytes, name: str) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # MAX_PIXELS
-            image = PIL.Image.open(io.BytesIO(raw))
+            image = PIL.Image.open(io.BytesIO(raw), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise UsageError(
                 f"{name}: {image.width}x{image.height} pixels, at most {MAX_PIXELS} are read"
@@ -83,21 +79,12 @@ def open_image(raw: bytes, name: str) -> Image:
         return image
     except UsageError:
         raise
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        SyntaxError,
-        IndexError,
-        PIL.Image.DecompressionBombError,
-    ) as error:
+    except Exception as error:  # Pillow raises whatever damaged bytes lead it to
         raise UsageError(f"{name}: not a readable image ({one_line(error)})") from error
 
 
-def to_uint8(image: Image, name: str, ignore_alpha: bool = False) -> np.ndarray:
+def to_uint8(image: Image, name: str) -> np.ndarray:
     """Pixels of a loaded image as uint8 (H, W, 1) if it is grey, else (H, W, 3).
-
-    ignore_alpha: take the colours of transparent pixels as the file has them.
 
     Raises:
         UsageError: transparent, floating point, or beyond 16 bits.
@@ -114,7 +101,7 @@ def to_uint8(image: Image, name: str, ignore_alpha: bool = False) -> np.ndarray:
     try:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
-            if not ignore_alpha and np.asarray(rgba)[..., 3].min() < 255:
+            if np.asarray(rgba)[..., 3].min() < 255:
                 raise UsageError(f"{name}: has transparent pixels, put it on a background first")
             grey = image.mode in ("L", "LA", "La", "1")
             return np.asarray(rgba.convert("RGB"))[..., : 1 if grey else 3]

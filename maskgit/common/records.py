@@ -6,12 +6,11 @@ every later use is held against it. A file without a record is not checked.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from maskgit.common.errors import UsageError
-from maskgit.common.files import atomic_write, sha256_of
+from maskgit.common.files import read_json, sha256_of, write_json
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,20 @@ def read_record(file: Path) -> Record | None:
         UsageError: the record is there but not readable; without it nothing could be checked.
     """
     path = record_path(file)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Record(int(content["size"]), str(content["sha256"]), str(content["url"]))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    try:
+        content = read_json(path)
+        return Record(int(content["size"]), str(content["sha256"]), str(content["url"]))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UsageError(
             f"{path}: not a readable record ({error}); remove it to trust {file.name} anew"
         ) from None
 
 
 def write_record(file: Path, record: Record) -> None:
-    """Write the record of a file, whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    text = json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
-    atomic_write(record_path(file), text.encode())
+    """Write the record of a file, whole or not at all; raises UsageError if it cannot be."""
+    write_json(record_path(file), asdict(record))
 
 
 def check_size(file: Path) -> None:

@@ -130,7 +130,7 @@ class ImageFolder:
         Raises:
             UsageError: the file is not a readable image; the message names it.
         """
-        pixels = read_image(self.paths[index], ignore_alpha=True)
+        pixels = read_image(self.paths[index])
         image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
         image = image.convert({1: "L", 3: "RGB"}[self.channels])
         pixels = np.asarray(self.augmentation(image, self.seed, epoch, index))
@@ -143,7 +143,10 @@ class ImageFolder:
     def settings(self) -> dict[str, Any]:
         """See maskgit.data.source.ImageSource."""
         augmentation = self.augmentation
-        names = (os.path.relpath(path, self.folder) for path in self.paths)
+        # To read all contents would take as long as to encode them; sizes tell most changes.
+        files = (
+            f"{os.path.relpath(path, self.folder)} {os.path.getsize(path)}" for path in self.paths
+        )
         return {
             "augmentation": {**asdict(augmentation), "scale": list(augmentation.scale)}
             if augmentation.varies
@@ -151,7 +154,7 @@ class ImageFolder:
             "size": augmentation.size,
             "seed": self.seed,
             "classes": self.classes,
-            "files_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+            "files_sha256": hashlib.sha256("\n".join(files).encode()).hexdigest(),
         }
 
     def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:

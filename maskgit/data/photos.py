@@ -60,7 +60,8 @@ class Photo:
         Raises:
             UsageError: unreadable, or of another size.
         """
-        mask = _open(path, "--mask").convert("L")
+        pixels = to_uint8(_open(path, "--mask"), f"--mask {path}")
+        mask = Image.fromarray(pixels.squeeze()).convert("L")
         if (mask.height, mask.width) != self.size:
             raise UsageError(
                 f"--mask {path}: {mask.height}x{mask.width}, expected the photo's "
@@ -80,14 +81,12 @@ def load_photo(path: Path, preset: Preset) -> Photo:
     Raises:
         UsageError: missing or not a readable image.
     """
-    image = ImageOps.exif_transpose(_open(path, "--input"))
-    assert image is not None
+    image = _open(path, "--input")
     if image.has_transparency_data:
         print(f"{path}: transparent pixels are put on white", file=sys.stderr)
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    pixels = to_uint8(image, f"--input {path}")
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    image = Image.fromarray(to_uint8(image, f"--input {path}").squeeze())
     image = image.convert("L" if preset.channels == 1 else "RGB")
     size = image.height, image.width
     padding = data_set(preset).padding
@@ -114,9 +113,13 @@ def write_png(image: np.ndarray, path: Path) -> Path:
 
 
 def _open(path: Path, flag: str) -> Image.Image:
+    """The image in a file, turned upright."""
     if not path.exists():
         raise UsageError(f"{flag} {path}: no such file")
-    return open_image(read_bytes(path), f"{flag} {path}")
+    image = open_image(read_bytes(path), f"{flag} {path}")
+    upright = ImageOps.exif_transpose(image)
+    assert upright is not None
+    return upright
 
 
 def _square(

@@ -144,11 +144,6 @@ class Autoregressive(nn.Module):
         """Logits (B, 1+L, num_codes) of the tokens 0..L; arguments as in `hidden`."""
         return self.logits(self.hidden(labels, tokens))
 
-    def log_likelihood(self, labels: Tensor, tokens: Tensor) -> Tensor:
-        """log p (B, N) in nats of each token of whole grids `tokens (B, N)` given those before."""
-        log_p = self(labels, tokens[:, :-1]).float().log_softmax(dim=-1)
-        return log_p.gather(2, tokens[:, :, None]).squeeze(2)
-
     def step(self, entries: Tensor, cache: Cache) -> Tensor:
         """Read one more position of each image; the last layer's output there, without dropout.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,11 +43,8 @@ class Settings:
     def check(self) -> None:
         check_integer("steps", self.steps, 1)
         check_integer("start", self.start, 0, self.steps - 1)
-        for name, low in (("choice_temperature", ">= 0"), ("sampling_temperature", "> 0")):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf or (value == 0 and low == "> 0"):
-                raise UsageError(f"{name} {value!r}: expected a number {low}")
+        check_temperature("choice_temperature", self.choice_temperature, zero=True)
+        check_temperature("sampling_temperature", self.sampling_temperature)
         prng_key(self.seed)
 
     def annealed(self, step: int) -> float:
@@ -78,19 +76,8 @@ def begin(
     tokens: Tensor | None,
 ) -> State:
     """Check the images asked for and lay them out."""
-    labels = integers("labels", labels, (None,), device)
-    check_range("labels", labels, 0, config.num_classes - 1)
-    images, length = len(labels), config.num_tokens
-    if sample_ids is None:
-        sample_ids = torch.arange(images, device=device)
-    sample_ids = integers("sample_ids", sample_ids, (images,), device)
-    check_range("sample_ids", sample_ids, 0, 2**32 - 1)
-    if tokens is None:
-        grid = torch.full((images, length), config.mask_id, device=device)
-    else:
-        grid = integers("tokens", tokens, (images, length), device).clone()
-        known = grid[grid != config.mask_id]
-        check_range("tokens", known, 0, config.num_codes - 1, f", or {config.mask_id} (the mask)")
+    labels, sample_ids, grid = check_images(config, device, labels, sample_ids, tokens)
+    images, length = grid.shape
     rounds = settings.steps - settings.start
     counts = torch.zeros((images, rounds), dtype=torch.int64)
     unknown = (grid == config.mask_id).sum(dim=1).cpu()
@@ -106,6 +93,35 @@ def begin(
     )
     state = State(grid, grid.clone(), config.mask_id, labels, sample_ids, counts.to(device), trace)
     return state
+
+
+def check_images(
+    config: TransformerConfig,
+    device: torch.device,
+    labels: Tensor,
+    sample_ids: Tensor | None,
+    tokens: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """labels (B,), sample_ids (B,) and a copy of tokens (B, N), checked, or their defaults."""
+    labels = integers("labels", labels, (None,), device)
+    check_range("labels", labels, 0, config.num_classes - 1)
+    images = len(labels)
+    if sample_ids is None:
+        sample_ids = torch.arange(images, device=device)
+    sample_ids = integers("sample_ids", sample_ids, (images,), device)
+    check_range("sample_ids", sample_ids, 0, 2**32 - 1)
+    if tokens is None:
+        tokens = torch.full((images, config.num_tokens), config.mask_id, device=device)
+    grid = integers("tokens", tokens, (images, config.num_tokens), device).clone()
+    known = grid[grid != config.mask_id]
+    check_range("tokens", known, 0, config.num_codes - 1, f", or {config.mask_id} (the mask)")
+    return labels, sample_ids, grid
+
+
+def check_temperature(name: str, value: Any, zero: bool = False) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf or (value == 0 and not zero):
+        raise UsageError(f"{name} {value!r}: expected a number {'>=' if zero else '>'} 0")
 
 
 def check_integer(name: str, value: object, low: int, high: int | None = None) -> None:

@@ -25,10 +25,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from maskgit.common.errors import UsageError
 from maskgit.decoding import CPU_ROWS, GPU_ROWS, MIN_ROWS, ROW_MULTIPLE
 from maskgit.model.causal import Autoregressive, Cache
-from maskgit.sampling.arguments import Trace, check_integer, check_range, integers
+from maskgit.sampling.arguments import Trace, check_images, check_integer, check_temperature
 from maskgit.sampling.compiled import check_mode, fixed_program
 from maskgit.sampling.draw import check_finite, draw
 from maskgit.sampling.fixed import fill_up
@@ -83,15 +82,11 @@ def generate_autoregressive(  # type: ignore[misc]  # as maskgit.decoding.genera
     logits are not finite.
     """
     config, device = model.config, model.head_bias.device
-    number = isinstance(sampling_temperature, int | float) and sampling_temperature is not True
-    if not number or not 0 < sampling_temperature < math.inf:
-        raise UsageError(f"sampling_temperature {sampling_temperature!r}: expected a number > 0")
-    labels = integers("labels", labels, (None,), device)
-    check_range("labels", labels, 0, config.num_classes - 1)
-    grid = _grid(model, len(labels), tokens)
-    if sample_ids is None:
-        sample_ids = torch.arange(len(labels), device=device)
-    sample_ids = integers("sample_ids", sample_ids, (len(labels),), device)
+    check_temperature("sampling_temperature", sampling_temperature)
+    if tokens is not None:
+        tokens = torch.as_tensor(tokens)
+        tokens = tokens.masked_fill(tokens == -1, config.mask_id)
+    labels, sample_ids, grid = check_images(config, device, labels, sample_ids, tokens)
     picks = position_uniforms(seed, sample_ids, 0, config.num_tokens)[:, 0]
     if batch_size is None:
         batch_size = _default_batch(model, cached)
@@ -253,18 +248,6 @@ def _filled_up(rows: Tensor) -> Tensor:
         return rows
     wanted = max(MIN_ROWS, -(-len(rows) // ROW_MULTIPLE) * ROW_MULTIPLE)
     return torch.cat((rows, rows[-1:].expand(wanted - len(rows))))
-
-
-def _grid(model: Autoregressive, images: int, tokens: Tensor | None) -> Tensor:
-    """The known tokens (B, N), checked, with the mask id where unknown."""
-    config, device = model.config, model.head_bias.device
-    if tokens is None:
-        return torch.full((images, config.num_tokens), config.mask_id, device=device)
-    grid = integers("tokens", tokens, (images, config.num_tokens), device)
-    grid = grid.masked_fill(grid == -1, config.mask_id)
-    also = f", or {config.mask_id} or -1 (unknown)"
-    check_range("tokens", grid[grid != config.mask_id], 0, config.num_codes - 1, also)
-    return grid
 
 
 def _begin_trace(grid: Tensor, mask_id: int) -> Trace:

@@ -60,14 +60,6 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     return threefry2x32(key, torch.stack((torch.zeros_like(data), data), dim=-1))
 
 
-def random_bits(key: Tensor, count: int) -> Tensor:
-    """`jax.random.bits(key, (count,))` for each of the keys (..., 2): (..., count) int64 words.
-
-    A shape of several dimensions has the same words in raster order.
-    """
-    return _widen(_random_words(_narrow(key), count))
-
-
 def uniform(key: Tensor, count: int) -> Tensor:
     """`jax.random.uniform(key, (count,))` for each of the keys (..., 2): (..., count) float32.
 

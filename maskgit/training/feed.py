@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from maskgit.common.errors import UsageError
 from maskgit.data.source import ImageSource
 from maskgit.training.loop import DataOrder
+
+Rows = list[tuple[int, int]]  # image and epoch of each
 
 
 class Feed:
@@ -33,7 +34,6 @@ class Feed:
     ):
         self.source, self.order, self.accumulate, self.workers = source, order, accumulate, workers
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.pin = accelerator.device.type == "cuda"
         self._expected: tuple[int, int] | None = None
         self._batches: Iterator[np.ndarray] = iter(())
 
@@ -43,79 +43,57 @@ class Feed:
         Raises:
             UsageError: a file is not a readable image.
         """
-        if not self.workers:
-            return self.source.batch(*self._rows(step, part))
         if self._expected != (step, part):
-            self._batches = decoded(
-                self.source, lambda: self._upcoming(step, part), self.workers, self.pin
-            )
+            self._batches = decoded(self.source, self._upcoming(step, part), self.workers)
         self._expected = (step, part + 1) if part + 1 < self.accumulate else (step + 1, 0)
         return next(self._batches)
 
-    def _rows(self, step: int, part: int) -> tuple[np.ndarray, np.ndarray]:
-        picked, epochs = self.order.located(step)
-        rows = slice(part * self.world + self.rank, None, self.world * self.accumulate)
-        return picked[rows], epochs[rows]
-
-    def _upcoming(self, step: int, part: int) -> Iterator[list[tuple[int, int]]]:
-        """What the workers are to decode, from slice (step, part) on."""
+    def _upcoming(self, step: int, part: int) -> Iterator[Rows]:
+        """The rows of every slice from (step, part) on."""
         for number in itertools.count(step):
+            picked, epochs = self.order.located(number)
             for following in range(part if number == step else 0, self.accumulate):
-                picked, epochs = self._rows(number, following)
-                yield list(zip(picked.tolist(), epochs.tolist(), strict=True))
+                first = following * self.world + self.rank
+                rows = slice(first, None, self.world * self.accumulate)
+                yield list(zip(picked[rows].tolist(), epochs[rows].tolist(), strict=True))
 
 
-def decoded(
-    source: ImageSource,
-    batches: Callable[[], Iterator[list[tuple[int, int]]]],
-    workers: int,
-    pin: bool = False,
-) -> Iterator[np.ndarray]:
-    """Decode batches of (image, epoch), in their order, by worker processes if there are any.
+def decoded(source: ImageSource, batches: Iterable[Rows], workers: int) -> Iterator[np.ndarray]:
+    """Decode batches, in their order, by worker processes if there are any.
+
+    Arrays travel through pipes. Tensors would travel through /dev/shm, which containers often have
+    64 MB of, and a worker that finds it full never answers.
 
     Raises UsageError: a file is not a readable image.
     """
-    loader = DataLoader(
-        _Decoded(source),
-        batch_sampler=_Restartable(batches),
+    loader: DataLoader = DataLoader(
+        _Decoded(source),  # type: ignore[arg-type]  # it has no length
+        batch_size=None,
+        sampler=batches,
         num_workers=workers,
         collate_fn=_as_is,
-        pin_memory=pin,
         generator=torch.Generator(),  # not the global one, which training seeds itself
     )
     for batch in loader:
         if isinstance(batch, UsageError):
             raise batch
-        yield batch.numpy()
+        yield batch
 
 
-class _Restartable:
-    """A DataLoader asks its sampler for an iterator of lists."""
-
-    def __init__(self, start: Callable[[], Iterator[list[tuple[int, int]]]]):
-        self.start = start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.start()
-
-
-class _Decoded(Dataset):
+class _Decoded:
     """Whole slices at once. An error travels as a value: raised in a worker, it would come out as
     a page of traceback."""
 
     def __init__(self, source: ImageSource):
         self.source = source
 
-    def __getitem__(self, row: tuple[int, int]) -> Any:
-        return self.__getitems__([row])
-
-    def __getitems__(self, rows: list[tuple[int, int]]) -> Any:
+    def __getitem__(self, rows: Rows) -> np.ndarray | UsageError:
         picked, epochs = np.array(rows, np.int64).T
         try:
-            return torch.from_numpy(np.ascontiguousarray(self.source.batch(picked, epochs)))
+            return self.source.batch(picked, epochs)
         except UsageError as error:
             return UsageError(str(error))
 
 
-def _as_is(batch: Any) -> Any:
+def _as_is(batch: object) -> object:
     return batch

@@ -65,10 +65,6 @@ class DataOrder:
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
-    def batch(self, step: int) -> np.ndarray:
-        """Indices int64 (batch_size,) of the global batch of `step`."""
-        return self.located(step)[0]
-
     def located(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices int64 (batch_size,) of the global batch of `step`, and the epoch of each."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)

@@ -24,7 +24,7 @@ from maskgit.training.feed import Feed
 from maskgit.training.images import save_grid, to_tensor
 from maskgit.training.loop import Average, DataOrder, step_generator
 from maskgit.training.settings import RunOptions
-from maskgit.training.token_stage import adamw, check_slices, recompute_activations
+from maskgit.training.token_stage import adamw, check_slices, recompute_activations, send
 
 VALIDATION_IMAGES = 10_000
 VALIDATION_BATCH = 250
@@ -140,9 +140,8 @@ class TokenizerStage:
         self.dead = 0
 
     def _images(self, step: int, part: int) -> Tensor:
-        return to_tensor(self.feed.images(step, part)).to(
-            self.accelerator.device, memory_format=torch.channels_last, non_blocking=True
-        )
+        images = send(to_tensor(self.feed.images(step, part)), self.accelerator.device)
+        return images.to(memory_format=torch.channels_last)
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of the budget; returns the loss, its terms and the gradients' norms."""

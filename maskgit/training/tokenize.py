@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,13 +143,10 @@ def _encode(
     """uint16 (images, crops, N): crop c of an image is that of epoch c."""
     device = next(tokenizer.parameters()).device
 
-    def batches() -> Iterator[list[tuple[int, int]]]:
-        pairs = ((image, crop) for image in rows for crop in range(crops))
-        while batch := list(itertools.islice(pairs, options.batch_size)):
-            yield batch
-
+    pairs = ((image, crop) for image in rows for crop in range(crops))
+    batches = iter(lambda: list(itertools.islice(pairs, options.batch_size)), [])
     parts = []
-    for images in decoded(source, batches, options.workers, device.type == "cuda"):
+    for images in decoded(source, batches, options.workers):
         pixels = to_tensor(images).to(device, memory_format=torch.channels_last)
         parts.append(tokenizer.encode(pixels).flatten(1).cpu().numpy().astype(np.uint16))
     return np.concatenate(parts).reshape(len(rows), crops, -1)

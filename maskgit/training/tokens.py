@@ -6,7 +6,6 @@ the embedded benchmark); `maskgit.training.shards.ShardTokens` maps a folder of 
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit.common.errors import UsageError
+from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import output_file
 
 
@@ -83,8 +82,8 @@ def load_tokens(path: Path, tokenizer_sha256: str | None) -> tuple[np.ndarray, n
     try:
         with np.load(path, allow_pickle=False) as archive:
             tokens, labels, sha = archive["tokens"], archive["labels"], str(archive["tokenizer"])
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"--tokens {path}: not a token file ({error})") from error
+    except Exception as error:  # numpy and zipfile raise whatever damaged bytes lead them to
+        raise UsageError(f"--tokens {path}: not a token file ({one_line(error)})") from error
     if tokenizer_sha256 not in (None, sha):
         raise UsageError(
             f"--tokens {path}: made with tokenizer {sha[:12]}, --tokenizer has "

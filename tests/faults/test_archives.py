@@ -16,7 +16,7 @@ from eval.reference.build import import_statistics
 from eval.reference.files import read_reference
 from maskgit.common.idx import read_idx
 from maskgit.training.tokens import load_tokens, save_tokens
-from tests.faults.abuse import damaged, fault, issue16, report
+from tests.faults.abuse import damaged, fault, report
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 MIB = 1 << 20
@@ -145,7 +145,6 @@ def test_damaged_archives_and_arrays_are_read_or_refused(tmp_path):
     report(wrong, tried)
 
 
-@issue16("archives with unknown compression or encryption")
 @pytest.mark.slow
 def test_damaged_token_files_are_read_or_refused(tmp_path):
     path = tmp_path / "train.npz"

@@ -137,7 +137,6 @@ def test_linked_class_folders_are_followed_in_every_layout(tmp_path):
 # Contents that change, names that are no text, arguments that are empty.
 
 
-@issue16("tokens of replaced images are kept: names are hashed, not contents")
 def test_tokens_of_a_replaced_image_are_made_again(tmp_path):
     torch.manual_seed(0)
     preset = replace(tiny_preset(), data="imagefolder", crop="center", flip=False)
@@ -198,12 +197,11 @@ import sys, numpy as np
 from maskgit.data.image_folder import Augmentation, ImageFolder
 from maskgit.training.feed import decoded
 source = ImageFolder(sys.argv[1], "train", Augmentation(256))
-batches = decoded(source, lambda: iter([[(i % 4, 0) for i in range(8)]] * 6), workers=2)
+batches = decoded(source, [[(i % 4, 0) for i in range(8)]] * 6, workers=2)
 print(sum(len(batch) for batch in batches))
 """
 
 
-@issue16("training with --workers waits for ever when /dev/shm is small")
 @pytest.mark.slow
 def test_a_small_shared_memory_ends_no_training(tmp_path):
     namespace = ["unshare", "-m", "sh", "-c"]

@@ -17,9 +17,8 @@ from maskgit.common.errors import UsageError
 from maskgit.data.image_folder import Augmentation, ImageFolder
 from maskgit.data.photos import load_photo
 from maskgit.presets import get_preset
-from tests.faults.abuse import damaged, fault, issue16, report
+from tests.faults.abuse import damaged, fault, report
 
-MASKS = issue16("masks of inpaint: EXIF orientation, alpha, 16 bits are ignored")
 SIDE = 16
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -86,7 +85,6 @@ def transparent():
     return image
 
 
-@issue16("one reader of images for all packages")
 @pytest.mark.parametrize("kind", ["transparent", "palette with transparency"])
 def test_training_and_eval_agree_on_what_they_refuse(put, kind):
     image = transparent() if kind == "transparent" else palette()
@@ -128,7 +126,6 @@ def upper_half(height=32, width=32):
     return mask
 
 
-@MASKS
 def test_a_mask_is_turned_as_its_exif_says(photo):
     taken, folder = photo
     # Stored on its side: orientation 6 turns it by 90 degrees, so that the left half is on top.
@@ -137,7 +134,6 @@ def test_a_mask_is_turned_as_its_exif_says(photo):
     assert not taken.mask(folder / "m.jpg")[18:].any()
 
 
-@MASKS
 def test_a_mask_of_sixteen_bits_is_scaled(photo):
     taken, folder = photo
     values = np.where(upper_half() > 0, 65535, 1000).astype(np.uint16)
@@ -145,7 +141,6 @@ def test_a_mask_of_sixteen_bits_is_scaled(photo):
     assert np.array_equal(taken.mask(folder / "m.png"), upper_half() > 0)
 
 
-@MASKS
 def test_a_mask_that_is_drawn_in_the_alpha_channel_is_no_empty_mask(photo):
     taken, folder = photo
     pixels = np.full((32, 32, 4), 255, np.uint8)
@@ -194,13 +189,11 @@ def bad_exif():
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-@issue16("16, a TIFF without dimensions, even with --skip-broken")
 def test_a_tiff_without_dimensions(put):
     folder = put(without_width(), "x.tif")
     assert fault(lambda: measured(folder)) == ""
 
 
-@issue16("16, a TIFF without dimensions")
 def test_a_tiff_without_dimensions_in_training(put):
     folder = put(without_width(), "x.tif")
     assert fault(lambda: trained(folder, 3)) == ""
@@ -237,7 +230,6 @@ def ghost(tmp_path, monkeypatch):
     return folder / "called"
 
 
-@issue16("an EPS named .png runs Ghostscript")
 @pytest.mark.parametrize("reader", ["eval", "training", "photo"])
 def test_an_eps_runs_no_program(put, ghost, reader):
     folder = put(EPS, "x.png")
@@ -254,13 +246,10 @@ def test_an_eps_runs_no_program(put, ghost, reader):
 # Training takes the kinds of files that torchvision's ImageFolder takes.
 CASES = [(reader, end) for reader in ("eval", "training", "photo") for end in FORMATS]
 CASES.remove(("training", "gif"))
-BROKEN = {"tif": issue16("16, a damaged TIFF without dimensions")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("reader", "end"), [pytest.param(*case, marks=BROKEN.get(case[1], ())) for case in CASES]
-)
+@pytest.mark.parametrize(("reader", "end"), CASES)
 def test_damaged_images_are_read_or_refused_in_one_line(put, reader, end):
     raw = encoded(FORMATS[end])
     folder = put(raw, f"x.{end}")

@@ -9,7 +9,7 @@ from maskgit.common.errors import UsageError
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
 from maskgit.presets import PRESETS, get_preset
-from maskgit.schedules import schedule_names
+from maskgit.schedules import FORMULAS
 
 
 def count(make, config):
@@ -73,7 +73,7 @@ def test_every_preset_fits_together(name):
     assert preset.name == name
     assert len(preset.class_names) == preset.num_classes
     assert preset.conditional or preset.num_classes == 1
-    assert set(preset.schedules) <= set(schedule_names())
+    assert set(preset.schedules) <= set(FORMULAS)
     assert preset.image_size % preset.tokenizer.downsampling == 0
     assert preset.transformer.width % preset.transformer.heads == 0
     assert preset.data in ("fashion-mnist", "imagefolder")

@@ -75,10 +75,10 @@ def test_validation_crop_is_torchvisions_centre_crop(root):
         assert np.array_equal(folder.image(5, epoch=8), np.asarray(expected(image)))
 
 
-def test_small_grey_and_transparent_images_become_colour(tmp_path):
+def test_small_and_grey_images_and_those_with_an_opaque_alpha_become_colour(tmp_path):
     for name, mode in (("a", "L"), ("b", "RGBA"), ("c", "P"), ("d", "CMYK")):
         (tmp_path / "train" / name).mkdir(parents=True)
-        image = Image.new(mode, (7, 5))
+        image = Image.new(mode, (7, 5), (9, 9, 9, 255) if mode == "RGBA" else 0)
         image.save(tmp_path / "train" / name / ("x.tif" if mode == "CMYK" else "x.png"))
     folder = ImageFolder(tmp_path, "train", TRAIN)
     assert folder.batch(np.arange(4), 0).shape == (4, 16, 16, 3)

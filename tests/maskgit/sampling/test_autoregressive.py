@@ -142,10 +142,16 @@ def test_a_position_sees_itself_and_those_before_it(model):
     assert (model(labels + 1, tokens[:, :-1]) != before).any(dim=2).all()
 
 
+def log_likelihood(model, labels, tokens):
+    """log p (B, N) in nats of each token of whole grids `tokens (B, N)` given those before."""
+    log_p = model(labels, tokens[:, :-1]).float().log_softmax(dim=-1)
+    return log_p.gather(2, tokens[:, :, None]).squeeze(2)
+
+
 def test_probabilities_of_all_images_add_up_to_one(tiny):
     images = every_image()
     for label in range(2):
-        log_p = tiny.log_likelihood(torch.full((81,), label), images)
+        log_p = log_likelihood(tiny, torch.full((81,), label), images)
         assert log_p.shape == (81, 4)
         assert log_p.double().sum(dim=1).exp().sum().item() == pytest.approx(1.0, abs=1e-5)
         assert log_p.sum(dim=1).std() > 0.5  # far from uniform, so the sum says something
@@ -311,7 +317,7 @@ def test_trace_shows_what_is_known_after_each_step(model):
     assert isinstance(trace, Trace)
     assert trace.tokens.shape == trace.masked.shape == trace.confidence.shape == (N, 9, N)
     assert torch.equal(trace.tokens[-1], final)
-    log_p = model.log_likelihood(labels, final)
+    log_p = log_likelihood(model, labels, final)
     for step in range(N):
         reached = known | (torch.arange(N) <= step)
         assert torch.equal(trace.masked[step], ~reached)

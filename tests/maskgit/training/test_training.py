@@ -145,12 +145,14 @@ def test_learning_rate_warms_up_and_decays():
 def test_every_epoch_shows_every_sample_once(samples, batch, seed):
     order = DataOrder(samples, batch, seed)
     steps = -(-3 * samples // batch)
-    stream = np.concatenate([order.batch(i) for i in range(steps)])
+    stream = np.concatenate([order.located(i)[0] for i in range(steps)])
     for epoch in range(3):
         part = stream[epoch * samples : (epoch + 1) * samples]
         assert sorted(part) == list(range(samples))
     # A batch does not depend on which batches were asked for before it.
-    assert np.array_equal(DataOrder(samples, batch, seed).batch(steps - 1), order.batch(steps - 1))
+    assert np.array_equal(
+        DataOrder(samples, batch, seed).located(steps - 1)[0], order.located(steps - 1)[0]
+    )
 
 
 def test_average_is_the_exponential_moving_average():
