@@ -165,7 +165,7 @@ def test_a_killed_run_goes_on_with_identical_losses(tmp_path, kind, preset):
     assert run_in(1, [job(kind, cut, preset, kill_at=5)]) == [-9]
     before = read_log(cut / "log")
     assert sorted(before) == [0, 1, 2, 3, 4]
-    (cut / ".tmp-checkpoint.pt-999-abcd").write_bytes(b"what a kill in the middle of writing leaves")
+    (cut / ".tmp-checkpoint.pt-999-abcd").write_bytes(b"what a kill while writing leaves")
     after, resumed, _ = recorded(kind, cut, tiny_preset(**preset))
     assert sorted(after) == [3, 4, 5, 6, 7]
     assert {**before, **after} == expected
