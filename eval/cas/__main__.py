@@ -77,15 +77,20 @@ def run(
         if threads < 1:
             raise UsageError(f"--threads {threads}: at least 1 is needed")
         torch.set_num_threads(threads)
-    data = labelled(samples, what="samples", pad=pad)
+    sets = [
+        labelled(where, what=what, pad=pad)
+        for where, what in ((samples, "samples"), (validation, "--validation"))
+    ]
+    if real_train is not None:
+        sets.append(labelled(real_train, what="--real-train", pad=pad))
     chosen = get_recipe(
-        recipe, max(data.images[0].shape[:2]), epochs=epochs, batch_size=batch_size, rate=rate,
+        recipe, max(sets[0][0].shape[:2]), epochs=epochs, batch_size=batch_size, rate=rate,
         stem=stem, randaugment=randaugment or None,
     )  # fmt: skip
     with progress_bar() as progress:
         result = classification_accuracy(
-            data, None, validation, real=real_train, recipe=chosen, seeds=parse_seeds(seeds),
-            out=cache_folder() / "cas" if out is None else out, pad=pad,
+            *sets, recipe=chosen, seeds=parse_seeds(seeds),
+            out=cache_folder() / "cas" if out is None else out,
             device=resolve_device(device), workers=workers, progress=progress,
         )  # fmt: skip
     for note in result["notes"]:

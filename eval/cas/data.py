@@ -8,6 +8,7 @@ as uint8; a folder beyond IN_MEMORY bytes is read by DataLoader's processes as i
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.cas.recipe import RANDAUGMENT, SMALL
-from eval.features.registry import imagenet_normalised
+from eval.features.registry import imagenet_normalised, rgb_tensor
 from eval.images.source import ImageSource, content_sha256
 from maskgit.common.errors import UsageError
 
@@ -51,11 +52,12 @@ class FileImages:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with their classes.
+    """Images with their classes: `data[i]` is uint8 (H, W, C), C of 1 or 3.
 
     Attributes:
         name: for messages and results.
-        images: `images[i]` is uint8 (H, W, C), C of 1 or 3.
+        images: what the images are taken from.
+        rows: which of them, int64 (n,).
         labels: int64 (n,), from 0.
         class_names: where a folder gave them; labels count them.
         sha256: identity of the set: of its pixels or files, its labels and their order.
@@ -63,6 +65,7 @@ class Labelled:
 
     name: str
     images: Sequence[np.ndarray] | np.ndarray | FileImages
+    rows: np.ndarray
     labels: np.ndarray
     class_names: list[str] | None
     sha256: str
@@ -70,11 +73,13 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images[int(self.rows[index])]
+
     @property
     def in_memory(self) -> bool:
         """Whether all images are in memory, so that no file is read for one."""
-        images = self.images.images if isinstance(self.images, _Chosen) else self.images
-        return not isinstance(images, FileImages)
+        return not isinstance(self.images, FileImages)
 
     def counts(self, num_classes: int) -> np.ndarray:
         """Images of each class, int64 (num_classes,)."""
@@ -82,25 +87,13 @@ class Labelled:
 
     def subset(self, chosen: np.ndarray) -> Labelled:
         """The images `chosen` (indices), in that order."""
-        images = _Chosen(self.images, chosen) if len(chosen) < len(self) else self.images
         digest = hashlib.sha256(f"{self.sha256} {chosen.tolist()}".encode()).hexdigest()
-        return Labelled(self.name, images, self.labels[chosen], self.class_names, digest)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    images: Any
-    chosen: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.images[int(self.chosen[index])]
+        rows, labels = self.rows[chosen], self.labels[chosen]
+        return dataclasses.replace(self, rows=rows, labels=labels, sha256=digest)
 
 
 def labelled(
-    where: np.ndarray | str | Path | Labelled,
+    where: np.ndarray | str | Path,
     labels: np.ndarray | None = None,
     *,
     what: str = "images",
@@ -121,11 +114,7 @@ def labelled(
         UsageError: no classes, negative ones, another number of them than of images, or images
             that cannot be read.
     """
-    if isinstance(where, Labelled):
-        return where
-    source = ImageSource(
-        where if isinstance(where, np.ndarray) else Path(where), pad=pad, any_size=True
-    )
+    source = ImageSource(where, pad=pad, any_size=True)
     found = source.labels if labels is None else np.asarray(labels)
     if found is None:
         raise UsageError(
@@ -155,7 +144,7 @@ def labelled(
         images = np.concatenate(parts) if same else [image for part in parts for image in part]
         identity = content_sha256(source.digests()) + f" {source.decoder} {pad}"
     digest = hashlib.sha256(identity.encode() + found.tobytes()).hexdigest()
-    return Labelled(source.name, images, found, names, digest)
+    return Labelled(source.name, images, np.arange(len(source)), found, names, digest)
 
 
 def _file_identity(source: ImageSource) -> str:
@@ -227,9 +216,7 @@ class TrainingBatches:
         import torch
 
         epoch, index = key
-        image = to_tensor(self.data.images[index])
-        if self.shape.resize is None:
-            _check_size(image, self.shape, self.data.name)
+        image = _tensor(self.data, index, self.shape)
         state = _sequence(AUGMENTATION, self.seed, epoch, index).generate_state(1, np.uint64)
         # torchvision draws from torch's global numbers; torch.manual_seed would look for a GPU.
         torch.default_generator.manual_seed(int(state[0]))
@@ -252,29 +239,32 @@ class ValidationImages:
     """A torch Dataset of validation images, each cut as `Geometry` says."""
 
     def __init__(self, data: Labelled, shape: Geometry) -> None:
+        from torchvision.transforms import v2
+
         self.data, self.shape = data, shape
+        resize = [] if shape.resize is None else [v2.Resize([shape.resize], antialias=True)]
+        self.transform = v2.Compose([*resize, v2.CenterCrop(shape.size)])
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        from torchvision.transforms.v2 import functional
-
-        image = to_tensor(self.data.images[index])
-        if self.shape.resize is None:
-            _check_size(image, self.shape, self.data.name)
-        else:
-            image = functional.resize(image, [self.shape.resize], antialias=True)
-            image = functional.center_crop(image, list(self.shape.size))
-        return image, int(self.data.labels[index])
+        image = _tensor(self.data, index, self.shape)
+        return self.transform(image), int(self.data.labels[index])
 
 
-def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 1 or 3) -> uint8 (3, H, W), grey repeated."""
+def _tensor(data: Labelled, index: int, shape: Geometry) -> torch.Tensor:
+    """An image as uint8 (3, H, W), grey repeated; small ones must have the input's size."""
     import torch
 
-    planar = torch.from_numpy(np.array(image.transpose(2, 0, 1)))
-    return planar.expand(3, -1, -1).contiguous()
+    image = rgb_tensor(data[index][None], torch.device("cpu"))[0]
+    if shape.resize is None and tuple(image.shape[1:]) != shape.size:
+        (height, width), (h, w) = shape.size, image.shape[1:]
+        raise UsageError(
+            f"{data.name}: an image of {w}x{h} pixels, expected {width}x{height} like the first "
+            "training image, as small images are not resized"
+        )
+    return image
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
@@ -283,15 +273,6 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
     result = imagenet_normalised(images.float() / 255)
     return result.contiguous(memory_format=torch.channels_last)
-
-
-def _check_size(image: torch.Tensor, shape: Geometry, name: str) -> None:
-    if tuple(image.shape[1:]) != shape.size:
-        (height, width), (h, w) = shape.size, image.shape[1:]
-        raise UsageError(
-            f"{name}: an image of {w}x{h} pixels, expected {width}x{height} like the first "
-            "training image, as small images are not resized"
-        )
 
 
 def _sequence(stream: int, *numbers: int) -> np.random.SeedSequence:

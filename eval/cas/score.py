@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.cas.data import Geometry, Labelled, geometry, labelled
-from eval.cas.recipe import METRIC, Recipe, get_recipe
+from eval.cas.data import Geometry, Labelled, geometry
+from eval.cas.recipe import METRIC, Recipe
 from eval.cas.training import Progress, Training
 from eval.features.registry import IMAGENET_MEAN, IMAGENET_STD
 from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
+from maskgit.common.image_folder import class_labels, class_order
 
 if TYPE_CHECKING:
     import torch
@@ -58,18 +59,13 @@ def proportional_counts(real: np.ndarray, total: int) -> np.ndarray:
 
 
 def classification_accuracy(
-    samples: np.ndarray | str | Path | Labelled,
-    labels: np.ndarray | None,
-    validation: np.ndarray | str | Path | Labelled,
-    validation_labels: np.ndarray | None = None,
+    samples: Labelled,
+    validation: Labelled,
+    real: Labelled | None = None,
     *,
-    real: np.ndarray | str | Path | Labelled | None = None,
-    real_labels: np.ndarray | None = None,
-    recipe: str | Recipe = "auto",
-    randaugment: bool | None = None,
+    recipe: Recipe,
     seeds: Sequence[int] = (0,),
-    out: str | Path | None = None,
-    pad: int | None = None,
+    out: Path | None = None,
     device: str = "cpu",
     workers: int | None = None,
     checkpoint_seconds: float = 60,
@@ -78,15 +74,11 @@ def classification_accuracy(
     """The CAS of samples, and the accuracy after the same training on real images.
 
     Args:
-        samples, validation, real: uint8 arrays (n, H, W, C), C of 1 or 3, or paths that
-            `eval.images.source` opens. Grey images are given to the network as three equal
-            channels.
-        labels, validation_labels, real_labels: int (n,), from 0; None where the path has classes.
-        recipe: of `eval.cas.recipe`, by name or whole; `auto` chooses by the images' size.
-        randaugment: overrides the recipe's.
+        samples, validation, real: images with classes, of `eval.cas.data.labelled`. Grey images
+            are given to the network as three equal channels.
+        recipe: how the classifier is trained.
         seeds: of the trainings; the results are means over them.
         out: folder for checkpoints and results; None keeps nothing.
-        pad: put every image in the middle of a black square of so many pixels.
         device: torch device.
         workers: processes that load images; None is one per core for images in files, else 0.
         checkpoint_seconds: time between checkpoints.
@@ -95,80 +87,74 @@ def classification_accuracy(
     Returns:
         value: the score, top-1 accuracy in [0, 1]. samples and real (None without real images):
         top1, top5, their standard deviation over seeds (None for one), and `runs` as
-        `cas_training.Training.run` gives them. ratio_top1, ratio_top5: samples' accuracy over
-        real images'. id, protocol, counts (by class), class_names, notes.
+        `eval.cas.training.Training.run` gives them. ratio_top1, ratio_top5: samples' accuracy
+        over real images'. id, protocol, counts (by class), class_names, notes.
 
     Raises:
         UsageError: images or labels that do not fit, or a recipe that cannot be trained.
     """
-
     on = check_device(device)
     if len(seeds) == 0 or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise UsageError(f"--seeds {list(seeds)}: expected different whole numbers from 0")
-    sets = {
-        "samples": labelled(samples, labels, what="samples", pad=pad),
-        "validation": labelled(validation, validation_labels, what="--validation", pad=pad),
-    }
-    if real is not None:
-        sets["real"] = labelled(real, real_labels, what="--real-train", pad=pad)
-    class_names = _align(sets)
-    first = sets["samples"].images[0]
-    shape = geometry(first)
-    if isinstance(recipe, str):
-        recipe = get_recipe(recipe, max(first.shape[:2]), randaugment=randaugment)
-    elif randaugment is not None:
-        raise UsageError("randaugment: set it in the recipe that is given whole")
     recipe.check()
-
+    sets = {"samples": samples, "validation": validation}
+    if real is not None:
+        sets["real"] = real
+    class_names, notes = _align(sets)
     num_classes = 1 + max(int(data.labels.max()) for data in sets.values())
     if num_classes < 2:
         raise UsageError("classification accuracy: all images are of one class, expected two")
-    trained, notes = _same_budget(sets, num_classes)
-    results: dict[str, Any] = {}
+    shape = geometry(samples[0])
+    trained, more_notes = _same_budget(sets, num_classes)
+    results: dict[str, Any] = {"real": None}
     for name, data in trained.items():
+        in_files = not (data.in_memory and validation.in_memory)
+        loading = (in_files and os.cpu_count()) or 0 if workers is None else workers
         runs = [
-            _train(
-                name, data, sets["validation"], num_classes, shape, recipe, seed,
-                folder=None if out is None else Path(out), device=on, workers=workers,
-                checkpoint_seconds=checkpoint_seconds, progress=progress,
-            )
+            Training(
+                name, data, sets["validation"], num_classes, shape, recipe, seed, folder=out,
+                device=on, workers=loading, checkpoint_seconds=checkpoint_seconds,
+            ).run(progress)
             for seed in seeds
         ]  # fmt: skip
         results[name] = _summary(runs)
-    compared = results.get("real")
+    compared = results["real"] or {}
     return {
         "id": metric_id(recipe, shape.size),
         "value": results["samples"]["top1"],
-        "samples": results["samples"],
-        "real": compared,
-        "ratio_top1": _ratio(results["samples"]["top1"], compared and compared["top1"]),
-        "ratio_top5": _ratio(results["samples"]["top5"], compared and compared["top5"]),
+        **results,
+        **{f"ratio_{k}": _ratio(results["samples"][k], compared.get(k)) for k in ("top1", "top5")},
         "protocol": _protocol(recipe, shape, sets, on),
         "counts": {
             name: data.counts(num_classes).tolist()
             for name, data in {**trained, "validation": sets["validation"]}.items()
         },
         "class_names": class_names,
-        "notes": notes,
+        "notes": notes + more_notes,
     }
 
 
-def _align(sets: dict[str, Labelled]) -> list[str] | None:
-    """Make the labels of all sets mean the same classes; returns the classes' names, if known."""
+def _align(sets: dict[str, Labelled]) -> tuple[list[str] | None, list[str]]:
+    """Make the labels of all sets mean the same classes; returns the classes' names, if known, and
+    a note where that is not certain."""
     named = {name: data.class_names for name, data in sets.items() if data.class_names is not None}
     if not named:
-        return None
-    all_names = sorted(set().union(*named.values()))
+        return None, []
+    all_names = class_order([cls for names in named.values() for cls in names])
     for name in ("validation", "real"):  # a class that only one real set has is a mistake
         for cls in all_names:
             if name in named and cls not in named[name]:
                 raise UsageError(f"{sets[name].name}: no class {cls}, which other images have")
-    if len(named) < len(sets) and any(len(names) < len(all_names) for names in named.values()):
+    numbered = [name for name in sets if name not in named]
+    if numbered and any(len(names) < len(all_names) for names in named.values()):
         raise UsageError("classes: some sets name them and miss one, others number them")
     for name, names in named.items():
-        new = np.searchsorted(all_names, names)[sets[name].labels]
+        new = class_labels(all_names, names)[sets[name].labels]
         sets[name] = dataclasses.replace(sets[name], labels=new)
-    return all_names
+    if not numbered or all(str(i) == cls.lstrip("0") or i == 0 for i, cls in enumerate(all_names)):
+        return all_names, []
+    pairs = ", ".join(f"{i} is {cls}" for i, cls in enumerate(all_names[:5]))
+    return all_names, [f"the numbers of {' and '.join(numbered)} are taken for classes so: {pairs}"]
 
 
 def _same_budget(
@@ -213,16 +199,6 @@ def _pick(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _train(
-    name: str, train: Labelled, validation: Labelled, *rest: Any, workers: int | None,
-    progress: Progress | None, **settings: Any,
-) -> dict[str, Any]:  # fmt: skip
-
-    if workers is None:
-        workers = 0 if train.in_memory and validation.in_memory else os.cpu_count() or 1
-    return Training(name, train, validation, *rest, workers=workers, **settings).run(progress)
-
-
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key in ("top1", "top5"):
@@ -244,7 +220,7 @@ def _protocol(
     import torch
     import torchvision
 
-    channels = sets["samples"].images[0].shape[2]
+    channels = sets["samples"][0].shape[2]
     return {
         "recipe": recipe.describe(),
         **shape.describe(),

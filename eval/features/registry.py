@@ -46,11 +46,6 @@ class Features(NamedTuple):
     logits: np.ndarray
 
 
-def extractor_names() -> list[str]:
-    """Names that `get_extractor` accepts."""
-    return list(EXTRACTORS)
-
-
 def get_extractor(
     name: str, feature_weights: str | Path | None = None, device: str = "cpu", *, amp: bool = False
 ) -> Extractor:
@@ -140,6 +135,11 @@ class Extractor:
             "dim": cls.dim,
             "num_logits": cls.num_logits,
         }
+
+    @property
+    def resizes(self) -> bool:
+        """Whether it takes images of any size."""
+        return self.protocol.get("resize") != "none"
 
     def check_packages(self) -> None:
         """Raise a UsageError if a package that this extractor needs is not installed."""

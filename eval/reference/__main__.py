@@ -14,12 +14,11 @@ from eval.features.registry import get_extractor
 from eval.images.source import ImageSource
 from eval.reference.build import build_reference, import_statistics
 from eval.reference.files import (
-    REFERENCES,
     Reference,
     built_path,
-    built_references,
     read_reference,
     reference_extractors,
+    reference_names,
     reference_path,
 )
 from eval.reference.verify import verify_reference
@@ -63,8 +62,9 @@ def build(
     path = built_path(name, features)
     before = path.stat().st_mtime_ns if path.is_file() else None
     extractor = get_extractor(features, feature_weights, resolve_device(device))
-    resizes = extractor.protocol.get("resize") != "none"
-    source = ImageSource(images, num_images, skip_broken=skip_broken, pad=pad, any_size=resizes)
+    source = ImageSource(
+        images, num_images, skip_broken=skip_broken, pad=pad, any_size=extractor.resizes
+    )
     with progress_bar() as progress:
         reference = build_reference(
             name,
@@ -108,8 +108,11 @@ def list_(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:
     Args:
         as_json: print JSON.
     """
-    names = list(dict.fromkeys([*REFERENCES, *built_references()]))
-    rows = [_row(name, extractor) for name in names for extractor in reference_extractors(name)]
+    rows = [
+        _row(name, extractor)
+        for name in reference_names()
+        for extractor in reference_extractors(name)
+    ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return

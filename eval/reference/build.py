@@ -86,12 +86,9 @@ def build_reference(
     if name is not None and REFERENCES.get(name, ("", ""))[1] == extractor.name:
         raise UsageError(f"reference {name} on {extractor.name} is shipped, choose another name")
     path = None if name is None else built_path(name, extractor.name)
-    resizes = extractor.protocol.get("resize") != "none"
-    source: ImageSource = (
-        images
-        if isinstance(images, ImageSource)
-        else ImageSource(images, labels=labels, any_size=resizes)
-    )
+    source = images
+    if not isinstance(source, ImageSource):
+        source = ImageSource(source, labels=labels, any_size=extractor.resizes)
     report = progress or (lambda what, done, total: None)
     digests = source.digests(lambda done: report(f"hash {source.name}", done, len(source)))
     # Without a name nobody takes the first rows only: then KID's draws are other libraries'.

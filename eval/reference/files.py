@@ -149,6 +149,11 @@ def built_references() -> dict[str, list[str]]:
     return found
 
 
+def reference_names() -> list[str]:
+    """The names of all references on this machine, the shipped ones first."""
+    return list(dict.fromkeys([*REFERENCES, *built_references()]))
+
+
 def reference_extractors(name: str) -> list[str]:
     """The extractors for which a named reference exists here, the shipped one first."""
     shipped = [REFERENCES[name][1]] if name in REFERENCES else []
@@ -183,9 +188,8 @@ def load_reference(
     """
     made_with = reference_extractors(name) if NAME.fullmatch(name) else []
     if extractor is None and not made_with:
-        known = list(dict.fromkeys([*REFERENCES, *built_references()]))
         raise Unavailable(
-            f"reference {name!r}: expected one of {', '.join(known)}, or one that "
+            f"reference {name!r}: expected one of {', '.join(reference_names())}, or one that "
             f"python -m eval.reference build NAME --images ... makes in {references_folder()}"
         )
     if extractor is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.features.registry import extractor_names, get_extractor
+from eval.features.registry import EXTRACTORS, get_extractor
 from eval.metrics.metric import PreparedReference
 from eval.reference.files import load_reference
 from experiments.engine.cells import plain_reason
@@ -59,8 +59,8 @@ def find_feature_network(
         UsageError: an unknown name, a damaged file, or a network that does not take such images.
     """
 
-    if name not in extractor_names():
-        raise UsageError(f"--features {name}: expected one of {', '.join(extractor_names())}")
+    if name not in EXTRACTORS:
+        raise UsageError(f"--features {name}: expected one of {', '.join(EXTRACTORS)}")
     try:
         extractor = get_extractor(name, folder)
     except Unavailable as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.cas.data import labelled
 from eval.cas.recipe import get_recipe
 from eval.cas.score import classification_accuracy, proportional_counts
 from experiments.engine.cells import Outcome, Sampling, Task
@@ -108,10 +109,8 @@ def compute_cas(worker: Worker, cell: dict[str, Any]) -> Outcome:
         randaugment=cell["randaugment"] or None,
     )
     result = classification_accuracy(
-        images,
-        labels,
-        held_out["images"],
-        held_out["labels"],
+        labelled(images, labels),
+        labelled(held_out["images"], held_out["labels"]),
         recipe=recipe,
         seeds=(cell["seed"],),
         out=worker.run / "cas",

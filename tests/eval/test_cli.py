@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from eval.__main__ import main
-from eval.evaluate import evaluate
+from eval.evaluate import Options, evaluate
 from eval.metrics.fid import frechet_distance
 from eval.metrics.inception_score import inception_score
 from eval.metrics.kid import kernel_distance, standard_error
@@ -102,7 +102,9 @@ def test_a_named_reference_uses_all_60000_images_for_fid(files, capsys, resnet):
     assert result["protocol"]["reference_sha256"] == reference.sha256
     assert result["protocol"]["kid_reference_n"] == 10000
     assert result["protocol"]["n"] == 40
-    whole = evaluate(folder / "a.npz", "fashion-mnist-train", ["fid"], "fashion-resnet")
+    whole = evaluate(
+        Options((str(folder / "a.npz"),), "fashion-mnist-train", "fid", "fashion-resnet")
+    )
     s = Statistics.of(resnet.extract(a).features)
     expected = frechet_distance(reference.mean, reference.cov, s.mean, s.cov)
     assert whole["metrics"]["fid"]["value"] == expected

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from eval import evaluate as module
-from eval.evaluate import choose_features, evaluate
+from eval.evaluate import Options, choose_features, evaluate
 from eval.features.registry import Features
 from eval.metrics.density_coverage import density_coverage
 from eval.metrics.fid import frechet_distance
@@ -62,7 +62,8 @@ def sets(tmp_path):
 
 def measure(sets, *images, metrics=("fid",), reference="real.npy", **options):
     paths = [sets / name for name in images]
-    return evaluate(paths, sets / reference, metrics, "tiny", splits=2, **options)
+    words = (tuple(map(str, paths)), str(sets / reference), ",".join(metrics), "tiny")
+    return evaluate(Options(*words, splits=2, **options))
 
 
 def fid_of(real, fake):
@@ -137,7 +138,9 @@ def test_all_metrics_carry_the_features_name_and_what_is_missing_why(sets):
 
 def test_a_reference_without_features_costs_the_metrics_that_need_them(sets, monkeypatch):
     build_reference("mine", REAL, Tiny(), keep_features=0)
-    result = evaluate(sets / "fake.npy", "mine", ["fid", "kid", "precision-recall"], "tiny")
+    result = evaluate(
+        Options((str(sets / "fake.npy"),), "mine", "fid,kid,precision-recall", "tiny")
+    )
     assert set(result["metrics"]) == {"fid"}
     assert set(result["missing"]) == {"kid", "precision", "recall"}
     assert "mean and covariance only" in result["missing"]["kid"]
@@ -212,13 +215,13 @@ def test_a_typo_of_the_reference_is_an_error_before_anything_is_computed(sets, m
     with pytest.raises(UsageError, match=r"--reference .*typo: no such folder or file, nor one"):
         measure(sets, "fake.npy", reference="typo")
     with pytest.raises(UsageError, match="no images to measure"):
-        evaluate([], sets / "real.npy", ["fid"], "tiny")
+        measure(sets)
 
 
 def test_a_builds_settings_are_compared_with_the_extractors(sets, monkeypatch):
     build_reference("mine", REAL, Tiny(resize="old"))
     with pytest.raises(UsageError, match="was made with tiny's resize 'old'"):
-        evaluate(sets / "fake.npy", "mine", ["fid"], "tiny")
+        evaluate(Options((str(sets / "fake.npy"),), "mine", "fid", "tiny"))
 
 
 @pytest.mark.parametrize(

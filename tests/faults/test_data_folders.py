@@ -11,6 +11,7 @@ from PIL import Image
 
 from eval.__main__ import main as eval_main
 from eval.cas import training as cas_training
+from eval.cas.data import labelled
 from eval.cas.score import classification_accuracy
 from eval.images.source import ImageSource
 from maskgit.checkpoints import save_model
@@ -75,14 +76,16 @@ def write_classes(folder, images, labels, names):
         Image.fromarray(image).save(place / f"{number}.png")
 
 
-@issue16("a set with names is matched to one without although that is not certain")
 def test_names_are_not_matched_to_numbers_silently(tmp_path, monkeypatch):
     monkeypatch.setattr(cas_training, "build_network", tiny_network)
     images, labels = coloured(18, 3, 0)
     write_classes(tmp_path / "val", *coloured(6, 3, 1), ["zebra", "ape", "mole"])
     try:
         result = classification_accuracy(
-            images, labels, tmp_path / "val", recipe=recipe(epochs=1), workers=0
+            labelled(images, labels),
+            labelled(tmp_path / "val"),
+            recipe=recipe(epochs=1),
+            workers=0,
         )
     except UsageError:
         return

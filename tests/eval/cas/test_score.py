@@ -62,8 +62,9 @@ def recipe(**changes):
 
 def score(samples, validation, real=None, **settings):
     settings = {"recipe": recipe(), **settings}
-    more = {} if real is None else {"real": real[0], "real_labels": real[1]}
-    return classification_accuracy(*samples, *validation, **more, **settings)
+    given = (("samples", samples), ("--validation", validation), ("--real-train", real))
+    sets = [labelled(*data, what=what) for what, data in given if data is not None]
+    return classification_accuracy(*sets, **settings)
 
 
 def timeless(result):
@@ -259,7 +260,7 @@ def test_folders_of_classes_give_what_arrays_give_and_names_decide(tiny, tmp_pat
         folder_of(tmp_path / name, data, names)
         for name, data in (("samples", samples), ("validation", validation))
     ]
-    result = classification_accuracy(folders[0], None, folders[1], recipe=recipe())
+    result = score(folders[:1], folders[1:])
     assert result["class_names"] == names
     order = [np.lexsort((np.arange(len(d[1])), d[1])) for d in (samples, validation)]
     arrays = [tuple(x[o] for x in d) for d, o in zip((samples, validation), order, strict=True)]
@@ -271,23 +272,23 @@ def test_folders_of_classes_give_what_arrays_give_and_names_decide(tiny, tmp_pat
     for path in (folders[0] / "cat").iterdir():
         path.unlink()
     (folders[0] / "cat").rmdir()
-    result = classification_accuracy(folders[0], None, folders[1], recipe=recipe())
+    result = score(folders[:1], folders[1:])
     assert result["counts"]["samples"] == [0, 16, 16, 16]
     assert result["samples"]["runs"][0]["per_class"][0] == 0
     assert any("no samples of 1 classes" in note for note in result["notes"])
     (folders[0] / "dog").rename(folders[0] / "hog")
     with pytest.raises(UsageError, match="validation: no class hog"):
-        classification_accuracy(folders[0], None, folders[1], recipe=recipe())
+        score(folders[:1], folders[1:])
 
 
 def test_images_read_from_files_by_workers_give_the_same_result(tiny, tmp_path):
     names = ["a", "b", "c", "d"]
     root = folder_of(tmp_path / "samples", images(40), names)
-    validation = images(40, seed=2)
+    validation = labelled(*images(40, seed=2))
     data = [labelled(root, in_memory=limit) for limit in (2**30, 0)]
     assert [d.in_memory for d in data] == [True, False]
     results = [
-        classification_accuracy(d, None, *validation, recipe=recipe(epochs=1), workers=workers)
+        classification_accuracy(d, validation, recipe=recipe(epochs=1), workers=workers)
         for d, workers in zip(data, (0, 2), strict=True)
     ]
     assert timeless(results[0])["samples"] == timeless(results[1])["samples"]
@@ -296,11 +297,11 @@ def test_images_read_from_files_by_workers_give_the_same_result(tiny, tmp_path):
 def test_a_broken_file_is_one_line_from_a_worker_too(tiny, tmp_path):
     root = folder_of(tmp_path / "samples", images(16), ["a", "b", "c", "d"])
     broken = sorted(root.glob("c/*"))[0]
-    data = labelled(root, in_memory=0)
+    data, validation = labelled(root, in_memory=0), labelled(*images(8, seed=2))
     broken.write_bytes(broken.read_bytes()[:60])
     for workers in (0, 1):
         with pytest.raises(UsageError, match=f"^{broken}: not a readable image") as caught:
-            score((data, None), images(8, seed=2), workers=workers)
+            classification_accuracy(data, validation, recipe=recipe(), workers=workers)
         assert "\n" not in str(caught.value)
 
 

@@ -14,7 +14,7 @@ import torch
 
 import eval.features.dinov2
 from eval.features.dinov2 import DINOv2
-from eval.features.registry import extractor_class, extractor_names, get_extractor
+from eval.features.registry import EXTRACTORS, extractor_class, get_extractor
 from eval.features.tensorflow_resize import resize_bilinear_tf1
 from eval.weights.files import SOURCES
 from maskgit.common.errors import Unavailable, UsageError
@@ -310,7 +310,7 @@ def test_tfgan_module_is_run_as_tf_gan_runs_it(tmp_path):
 
 
 def test_info_needs_no_weights_and_agrees_with_the_loaded_extractor(inception_folder):
-    for name in extractor_names():
+    for name in EXTRACTORS:
         info = extractor_class(name)
         protocol = json.loads(json.dumps(info.describe()))
         assert protocol["features"] == info.name == name

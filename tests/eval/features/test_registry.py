@@ -12,7 +12,7 @@ import torch
 
 import eval.features.registry
 import eval.weights.files
-from eval.features.registry import extractor_names, get_extractor
+from eval.features.registry import EXTRACTORS, get_extractor
 from eval.weights.files import ZOO, weights_path, weights_sha256
 from maskgit.common.errors import UsageError
 from maskgit.data.fashion_mnist import load_split
@@ -144,7 +144,7 @@ def test_no_batches_and_a_batch_size_of_zero_are_refused(resnet):
 def test_a_wrong_name_lists_the_right_ones():
     with pytest.raises(UsageError, match="'inception': expected one of fashion-resnet, efficient"):
         get_extractor("inception")
-    assert extractor_names()[:3] == ["fashion-resnet", "efficientnet-lite0", "inception-v3-compat"]
+    assert list(EXTRACTORS)[:3] == ["fashion-resnet", "efficientnet-lite0", "inception-v3-compat"]
     with pytest.raises(UsageError, match="'inception': expected one of fashion-resnet"):
         weights_path("inception")
 
