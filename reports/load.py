@@ -8,10 +8,10 @@ is built from it does not depend on the order in which the cells were written.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskgit.common.errors import UsageError
-from maskgit.common.files import read_json
+from maskgit.common.files import read_described, read_json
 from reports.means import Mean, sentence
 from reports.tables import MEAN_SD, Column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
+SCHEMA = 2
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 ABSOLUTE_PATH = re.compile(r"(?<![\w./])/(?:[^\s:;,'\"()/]+/)+")
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
@@ -74,14 +74,17 @@ class Entry:
         return "not in the result"
 
     def arrays(self, *needed: str) -> dict[str, Any]:
-        """What the cell's samples.npz holds; empty where it cannot be read or lacks what is needed.
+        """What the cell's samples.npz holds; empty where it is not the file that the result names,
+        or lacks what is needed.
 
         needed: names of arrays.
         """
+        description = self.result.get("files", {}).get("samples.npz")
         try:
-            with np.load(self.folder / "samples.npz", allow_pickle=False) as stored:
+            content = read_described(self.folder / "samples.npz", description)
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 found = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except Exception:  # numpy raises whatever a forged file leads it to
             return {}
         return found if set(needed) <= set(found) else {}
 
@@ -227,12 +230,12 @@ def read_grid(run_dir: Path) -> dict[str, Any]:
     path = Path(run_dir) / "grid.json"
     if not path.is_file():
         raise UsageError(
-            f"RUN {run_dir}: no grid.json in it; expected the --out folder of an experiment"
+            f"RUN {run_dir}: no run, no grid.json in it; expected the --out folder of an experiment"
         )
     grid = read_json(path)
     if grid.get("schema") != SCHEMA:
         raise UsageError(
-            f"{path}: schema {grid.get('schema')!r}; this report reads schema {SCHEMA}"
+            f"{path}: of schema {grid.get('schema')!r}; this version reads schema {SCHEMA}"
         )
     if not isinstance(grid.get("experiment"), str):
         raise UsageError(f"{path}: experiment {grid.get('experiment')!r}; expected a name")
@@ -320,7 +323,7 @@ def _result(path: Path, key: str, cell: dict[str, Any]) -> tuple[dict[str, Any],
     if result.get("key") != key or result.get("cell") != cell:
         return {}, "result of another cell"
     metrics = result.get("metrics")
-    parts = [metrics, result.get("missing", {}), result.get("protocol", {})]
+    parts = [metrics, *(result.get(name, {}) for name in ("missing", "protocol", "files"))]
     if isinstance(metrics, dict):
         parts += metrics.values()
     if not all(isinstance(part, dict) for part in parts):

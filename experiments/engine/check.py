@@ -1,11 +1,11 @@
 """Look at every file of a run: what is whole, what is missing, damaged, or does not belong there.
 
 python -m experiments.engine.check RUN                 says; changes nothing
-python -m experiments.engine.check RUN --quarantine    moves damaged and foreign files away
+python -m experiments.engine.check RUN --quarantine    moves damaged files away
 
 RUN is the --out folder of a sweep, or of reproduce.py with several in it; it may be at work
-meanwhile. Files go to RUN/quarantine/, under their own paths; nothing is deleted, and the next run
-computes again what was taken away.
+meanwhile. Damaged files go to RUN/quarantine/, under their own paths; nothing is deleted, and the
+next run computes again what was taken away. Files that no part of the engine writes stay.
 Exit codes: 0 every cell of grid.json is there and sound; 1 something is not; 2 a wrong request.
 """
 
@@ -17,22 +17,20 @@ import os
 import re
 import sys
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.engine.cells import Task
-from experiments.engine.keys import SCHEMA
 from experiments.engine.store.lease import Leases, read_lease
-from experiments.engine.store.stages import read_value
+from experiments.engine.store.stages import Stages
 from experiments.engine.store.store import Store
 from maskgit.common.cli import exit_code
 from maskgit.common.errors import UsageError
+from maskgit.common.files import read_json
+from reports.load import read_grid
 
 OLD = 3600.0  # seconds from which a temporary file is nobody's any more
 
@@ -96,7 +94,8 @@ def check(run: Path) -> Checked:
 
 
 def _check_run(run: Path) -> Checked:
-    grid, store = _read_grid(run), Store(run)
+    grid = {item["key"]: item["cell"] for item in read_grid(run)["cells"]}
+    store = Store(run)
     found: list[Finding] = []
     sound = 0
     references: dict[tuple[str, str], str] = {}
@@ -106,23 +105,6 @@ def _check_run(run: Path) -> Checked:
         found += here
     found += [*_other_cells(store, grid), *_beside_cells(run, IN_RUN)]
     return Checked(len(grid), sound, tuple(found))
-
-
-def _read_grid(run: Path) -> dict[str, dict[str, Any]]:
-    path = run / "grid.json"
-    try:
-        grid = json.loads(path.read_bytes())
-        if grid["schema"] != SCHEMA:
-            raise UsageError(f"{path}: of schema {grid['schema']}, not {SCHEMA}")
-        return {item["key"]: item["cell"] for item in grid["cells"]}
-    except FileNotFoundError:
-        raise UsageError(
-            f"{run}: no run (there is no grid.json); expected the --out folder of a sweep"
-        ) from None
-    except UsageError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not readable as a grid ({error})") from None
 
 
 # ---- cells ---------------------------------------------------------------------------------------
@@ -141,18 +123,16 @@ def _cell(
         return
     found = store.find(Task(key, cell))
     if found.problem:
-        yield Finding("damaged", f"{where}/result.json", found.problem)
+        yield Finding("damaged", f"{where}/{found.file}", found.problem)
     elif found.result is not None:
-        broken = False
-        for name in ("samples.npz", "timing.json"):
-            if (folder / name).is_file() and (reason := _broken(folder / name)):
-                broken = True
-                yield Finding("damaged", f"{where}/{name}", reason)
-        if not broken and (reason := _other_reference(found.result["protocol"], references)):
+        timing = folder / "timing.json"
+        if os.path.lexists(timing) and (reason := _broken(timing)):
+            yield Finding("damaged", f"{where}/timing.json", reason)
+        elif reason := _other_reference(found.result["protocol"], references):
             yield Finding("damaged", f"{where}/result.json", reason)
     elif _is_held(store.lease_path(key)):
         yield Finding("working", where, "somebody computes it now")
-    elif (folder / "failure.json").is_file():
+    elif os.path.lexists(folder / "failure.json"):
         yield Finding("failed", where, _failure(folder / "failure.json"))
     else:
         yield Finding("missing", where, Task(key, cell).label)
@@ -160,7 +140,10 @@ def _cell(
 
 def _is_held(path: Path) -> bool:
     """Whether a lease is held: by a living process here, or by another host not long ago."""
-    seen = read_lease(path)
+    try:
+        seen = read_lease(path)
+    except OSError:
+        return False
     if seen is None or Leases().is_dead(path, seen):
         return False
     return time.time() - seen.mtime < OLD
@@ -168,16 +151,25 @@ def _is_held(path: Path) -> bool:
 
 def _failure(path: Path) -> str:
     try:
-        return " ".join(str(json.loads(path.read_bytes())["error"]).split())
-    except (OSError, ValueError, KeyError, TypeError):
+        return " ".join(str(read_json(path)["error"]).split())
+    except (UsageError, KeyError):
         return "and its failure.json cannot be read"
+
+
+def _broken(path: Path) -> str:
+    """Why a .json file that has no checksum cannot be read; empty if it can."""
+    try:
+        read_json(path)
+    except UsageError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return ""
 
 
 def _other_reference(protocol: dict[str, Any], known: dict[tuple[str, str], str]) -> str:
     """In words, that a cell was measured against other statistics than those before; else empty."""
     name = str(protocol.get("reference", "")), str(protocol.get("features", ""))
-    sha256 = protocol.get("reference_sha256")
-    if sha256 is None or known.setdefault(name, sha256) == sha256:
+    sha256 = str(protocol.get("reference_sha256", ""))
+    if not sha256 or known.setdefault(name, sha256) == sha256:
         return ""
     return f"its reference {name[0]} is {sha256[:12]}, that of the cells before {known[name][:12]}"
 
@@ -192,18 +184,16 @@ def _other_cells(store: Store, grid: dict[str, Any]) -> Iterator[Finding]:
             if not folder.name.startswith(".tmp-"):
                 yield Finding("foreign", where)
             continue
-        path = folder / "result.json"
-        if not path.is_file():
-            yield Finding("stale", where, "without a result, and not in the grid")
-            continue
         try:
-            cell = json.loads(path.read_bytes())["cell"]
-        except (OSError, ValueError, KeyError, TypeError):
+            cell = read_json(folder / "result.json")["cell"]
+        except (UsageError, KeyError):
             cell = {}
-        if problem := store.find(Task(folder.name, cell)).problem:
-            yield Finding("damaged", f"{where}/result.json", problem)
+        found = store.find(Task(folder.name, cell))
+        if found.problem:
+            yield Finding("damaged", f"{where}/{found.file}", found.problem)
         else:
-            yield Finding("stale", where, "not in the grid")
+            without = "" if found.result else "without a result, and "
+            yield Finding("stale", where, f"{without}not in the grid")
 
 
 # ---- everything else -----------------------------------------------------------------------------
@@ -235,27 +225,9 @@ def _stage(run: Path, path: Path) -> Iterator[Finding]:
     in_parts = path.parent.suffix == ".parts" and kind == "tokens"
     if not known or not (_KEY.fullmatch(parts[-1].partition(".")[0]) or in_parts):
         yield from _not_ours(run, path)
-    elif path.suffix == ".json" and read_value(path) is None:
-        reason = "is not JSON of a stage that matches its checksum (edited or damaged)"
+    elif path.suffix != ".lease" and Stages(run).read(path) is None:
+        reason = "does not match its checksum (edited, damaged or made for another key)"
         yield Finding("damaged", str(path.relative_to(run)), reason)
-    elif path.suffix != ".lease" and (reason := _broken(path)):
-        yield Finding("damaged", str(path.relative_to(run)), reason)
-
-
-def _broken(path: Path) -> str:
-    """Why a .json, .npy or .npz file cannot be read, in full; empty if it can."""
-    try:
-        if path.suffix == ".json":
-            json.loads(path.read_bytes())
-        elif path.suffix == ".npy":
-            np.load(path, allow_pickle=False)
-        else:
-            with np.load(path, allow_pickle=False) as file:  # its CRC finds damaged bytes
-                for name in file.files:
-                    file[name]
-        return ""
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        return f"cannot be read ({' '.join(str(error).split())})"
 
 
 def _not_ours(run: Path, path: Path) -> Iterator[Finding]:
@@ -272,16 +244,17 @@ def _not_ours(run: Path, path: Path) -> Iterator[Finding]:
 
 
 def quarantine(run: Path, findings: tuple[Finding, ...]) -> list[str]:
-    """Move what is damaged or foreign to RUN/quarantine/; returns the paths that were moved.
+    """Move what is damaged to RUN/quarantine/; returns the paths that were moved.
 
-    A cell that somebody computes at this moment is left alone.
+    A cell that somebody computes at this moment is left alone, and so is what the engine did not
+    write.
 
     Raises:
         UsageError: the folder cannot be written.
     """
     moved = []
     for finding in findings:
-        if finding.kind not in ("damaged", "foreign"):
+        if finding.kind != "damaged":
             continue
         path = run / finding.path
         parts = Path(finding.path).parts
@@ -291,9 +264,8 @@ def quarantine(run: Path, findings: tuple[Finding, ...]) -> list[str]:
                 if lease is None:
                     continue
                 with lease:
-                    moved += _move(run, finding.path)
-                    if finding.kind == "damaged":  # without its samples a cell is not done
-                        moved += _move(run, str(Path(finding.path).with_name("result.json")))
+                    moved += _move(run, finding.path)  # without its samples a cell is not done
+                    moved += _move(run, str(Path(finding.path).with_name("result.json")))
             else:
                 moved += _move(run, finding.path)
         except OSError as error:
@@ -334,7 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the --out folder of a sweep")
-    parser.add_argument("--quarantine", action="store_true", help="move what is damaged or foreign")
+    parser.add_argument("--quarantine", action="store_true", help="move what is damaged")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     options = parser.parse_args(arguments)
     return exit_code(lambda: _run(options.run, options.quarantine, options.json))

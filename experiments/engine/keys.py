@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 MISSING = "missing"  # stands for the sha256 of a file that is not on this machine
-SCHEMA = 1  # of result.json and of keys: raising it makes every old result foreign
+SCHEMA = 2  # of result.json and of keys: raising it makes every old result foreign
 
 
 def canonical(value: Any) -> str:

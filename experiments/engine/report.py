@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
-from experiments.engine.store.lease import Leases
+from experiments.engine.store.lease import Lease, Leases
 from maskgit.common.errors import UsageError
 from reports.build import build, check_out
 
@@ -33,8 +34,17 @@ def build_report(run: Path, report: Path) -> Path:
 
     if not (run / "grid.json").is_file():
         return build(run, report)  # which says in one line that there is no run
-    leases = Leases()
-    while (lease := leases.acquire(run / "report.lease")) is None:
-        time.sleep(POLL)  # two runners that end together would build one folder
-    with lease:
+    with _alone(report.with_name(f"{report.name}.lease")):
         return build(run, report)
+
+
+def _alone(path: Path) -> Lease:
+    """The lease on a report: two runners that end together would build one folder."""
+    leases = Leases()
+    lease = leases.acquire(path)
+    if lease is None:
+        print(f"waiting for another process to build the report ({path})", file=sys.stderr)
+    while lease is None:
+        time.sleep(POLL)
+        lease = leases.acquire(path)
+    return lease

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +45,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     _sync_folder(path.parent)
 
 
-def atomic_write(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes | memoryview) -> None:
     """Replace a file at once; see `atomic_file`.
 
     Raises:
@@ -81,6 +83,60 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def make_way(path: Path) -> None:
+    """Rename a folder, a link or whatever else is no regular file away from a path of ours.
+
+    Raises:
+        OSError: the folder is not writable.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.rename(path.parent / f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A file to read, never one that keeps its reader waiting, as a named pipe does.
+
+    Raises:
+        OSError: it is missing, may not be read, or is no regular file.
+    """
+    # Windows has neither such pipes nor the flag.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        return open(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file; raises as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def describe(content: bytes) -> dict[str, Any]:
+    """Size and sha256 of a file's content, for `read_described`."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read_described(path: Path, description: object) -> bytes:
+    """The content of a file that must be as `describe` described it.
+
+    Raises:
+        UsageError: it is missing, cannot be read, or is another.
+    """
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})") from None
+    if describe(content) != description:
+        raise UsageError("does not match its sha256 (edited, damaged or of another cell)")
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -88,7 +144,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UsageError: the file is missing, cannot be read, or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 are a ValueError

@@ -60,7 +60,6 @@ def test_a_full_disk_while_the_report_is_built(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@issue16("7, a lease is left behind")
 def test_a_full_disk_leaves_no_empty_lease_where_links_are_unknown(tmp_path, monkeypatch):
     def refuse(number):
         def call(*_):
@@ -110,14 +109,7 @@ def test_a_report_of_a_run_that_may_only_be_read(tmp_path, capsys):
         run.chmod(0o700)
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "result",
-        "cell",
-        pytest.param("lease", marks=issue16("10, an unreadable lease")),
-    ],
-)
+@pytest.mark.parametrize("what", ["result", "cell", "lease"])
 def test_check_names_what_it_may_not_read(run, capsys, what):
     cell = run / "cells" / task(1).key
     if what == "lease":

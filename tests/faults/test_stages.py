@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from experiments.engine.store.stages import Stages
-from tests.faults.abuse import damaged, fault, issue16, strange_json
+from tests.faults.abuse import damaged, fault, strange_json
 
 FIRST, SECOND = "ab" * 32, "cd" * 32
-SILENT = issue16("2, stage files of the right shape are served silently")
-FOR_EVER = issue16("2, a damaged stage file fails the cell for ever")
 
 
 def tokens(seed):
@@ -66,7 +64,6 @@ def kind(request):
     return KINDS[request.param]
 
 
-@SILENT
 def test_what_was_made_for_another_key_is_made_again(tmp_path, kind):
     kind.get(tmp_path, FIRST, 1)
     kind.get(tmp_path, SECOND, 2)
@@ -76,7 +73,6 @@ def test_what_was_made_for_another_key_is_made_again(tmp_path, kind):
     assert same(kind.get(tmp_path, FIRST, 3), kind.make(1))
 
 
-@SILENT
 def test_zeros_of_the_right_shape_are_made_again(tmp_path):
     tokens_, features_ = KINDS["tokens"], KINDS["features"]
     tokens_.get(tmp_path, FIRST, 1)
@@ -88,7 +84,6 @@ def test_zeros_of_the_right_shape_are_made_again(tmp_path):
     assert same(features_.get(tmp_path, FIRST, 1), features(1))
 
 
-@SILENT
 def test_a_flipped_low_bit_of_a_token_is_found(tmp_path):
     kind = KINDS["tokens"]
     kind.get(tmp_path, FIRST, 1)
@@ -99,7 +94,6 @@ def test_a_flipped_low_bit_of_a_token_is_found(tmp_path):
     assert same(kind.get(tmp_path, FIRST, 1), tokens(1))
 
 
-@SILENT
 def test_tokens_of_another_width_are_made_again(tmp_path):
     kind = KINDS["tokens"]
     kind.get(tmp_path, FIRST, 1)
@@ -107,7 +101,6 @@ def test_tokens_of_another_width_are_made_again(tmp_path):
     assert kind.get(tmp_path, FIRST, 1).shape == (4, 16)
 
 
-@SILENT
 def test_a_part_of_tokens_is_another_samples(tmp_path):
     parts = [np.arange(2), np.arange(2, 4)]
     made = tokens(1)
@@ -125,7 +118,6 @@ def test_a_part_of_tokens_is_another_samples(tmp_path):
     assert same(stages.tokens_in_parts(FIRST, parts, lambda ids: made[ids]), made)
 
 
-@FOR_EVER
 @pytest.mark.parametrize("name", ["tokens", "features"])
 def test_any_damage_of_arrays_is_made_again(tmp_path, name):
     kind = KINDS[name]
@@ -141,7 +133,6 @@ def test_any_damage_of_arrays_is_made_again(tmp_path, name):
     assert not wrong
 
 
-@FOR_EVER
 def test_any_damage_of_a_likelihood_is_made_again(tmp_path):
     kind = KINDS["likelihood"]
     kind.get(tmp_path, FIRST, 1)
@@ -157,7 +148,6 @@ def test_any_damage_of_a_likelihood_is_made_again(tmp_path):
     assert not wrong
 
 
-@FOR_EVER
 def test_a_stage_file_that_is_a_folder_is_made_again_or_said(tmp_path, kind):
     path = kind.path(tmp_path, FIRST)
     path.mkdir(parents=True)

@@ -22,7 +22,6 @@ from tests.experiments.engine.engine_doubles import Trivial, task, tasks
 from tests.faults.abuse import Hang, damaged, fault, issue16, report, run_command, strange_json
 from tests.paths import ROOT
 
-BELIEVED = issue16("1, samples.npz is believed blindly")
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
 
 
@@ -62,7 +61,6 @@ def samples(run, index):
 # 1: every file of a cell is named in result.json, checked, and made again.
 
 
-@BELIEVED
 def test_check_survives_any_damage_of_samples(run):
     path = samples(run, 1)
     whole, found = path.read_bytes(), {}
@@ -73,7 +71,6 @@ def test_check_survives_any_damage_of_samples(run):
     assert not found
 
 
-@BELIEVED
 @pytest.mark.parametrize("how", ["flipped", "empty", "deleted", "swapped"])
 def test_damaged_samples_are_made_again_by_the_same_command(run, how):
     path, whole = samples(run, 1), samples(run, 1).read_bytes()
@@ -83,7 +80,6 @@ def test_damaged_samples_are_made_again_by_the_same_command(run, how):
     assert path.read_bytes() == whole
 
 
-@BELIEVED
 @pytest.mark.parametrize("how", ["deleted", "swapped"])
 def test_check_knows_that_the_samples_are_another_cells(run, how):
     spoil(run, how)
@@ -107,7 +103,6 @@ def spoil(run, how):
 # 6 and 17: signals.
 
 
-@issue16("6, nohup does not protect")
 def test_a_run_under_nohup_goes_on_when_the_terminal_closes(tmp_path):
     words = ["tests/experiments/engine/engine_doubles.py", tmp_path / "run"]
     process = subprocess.Popen(
@@ -150,7 +145,6 @@ class Mask(Trivial):
         self.note.write_text(str(held))
 
 
-@issue16("17, the first worker gets SIGINT, unblocked by Python's resource tracker")
 def test_the_first_worker_is_shielded_from_ctrl_c(tmp_path):
     ended = run_command("-c", MASKS, tmp_path)
     assert ended.fault() == ""
@@ -160,7 +154,6 @@ def test_the_first_worker_is_shielded_from_ctrl_c(tmp_path):
 # 7, 8, 9: disks that are full, owners that lost their lease, replies that were lost.
 
 
-@issue16("7, a lease that was written short is waited for, for ever")
 def test_a_lease_that_was_written_short_is_no_lease(tmp_path, monkeypatch):
     write, path = os.write, tmp_path / "lease"
     monkeypatch.setattr(os, "write", lambda handle, text: write(handle, text[:7]))
@@ -186,7 +179,6 @@ class Robbed(Trivial):
         raise OSError("stale file handle")
 
 
-@issue16("8, an owner that lost its lease still writes")
 def test_an_owner_that_lost_its_lease_writes_no_failure(tmp_path):
     store = Store(tmp_path / "run")
     store.prepare()
@@ -196,7 +188,6 @@ def test_an_owner_that_lost_its_lease_writes_no_failure(tmp_path):
     assert reply.kind != "failed"
 
 
-@issue16("9, a lost reply of link makes a runner wait for its own lease")
 def test_a_link_whose_reply_was_lost_is_ours(tmp_path, monkeypatch):
     link = os.link
 
@@ -214,7 +205,6 @@ def test_a_link_whose_reply_was_lost_is_ours(tmp_path, monkeypatch):
 # 11: empty paths, and a quarantine that takes the user's own files.
 
 
-@issue16("11, quarantine moves the user's own files away")
 def test_quarantine_leaves_what_the_store_did_not_write(run):
     (run / "thesis.tex").write_text("mine")
     (run / "photos").mkdir()
@@ -263,11 +253,17 @@ def odd_file(path, kind):
 @pytest.mark.parametrize(
     "kind",
     [
-        *(pytest.param(kind) for kind in ("list", "null", "UTF-16", "BOM", "digits", "deep")),
-        *(
-            pytest.param(kind, marks=issue16("15, leases that are no files"))
-            for kind in ("dangling", "loop", "fifo", "directory", "pid Infinity")
-        ),
+        "list",
+        "null",
+        "UTF-16",
+        "BOM",
+        "digits",
+        "deep",
+        "dangling",
+        "loop",
+        "fifo",
+        "directory",
+        "pid Infinity",
     ],
 )
 def test_a_strange_lease_neither_ends_nor_hangs_a_runner(tmp_path, kind):
@@ -280,14 +276,7 @@ def test_a_strange_lease_neither_ends_nor_hangs_a_runner(tmp_path, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        *(pytest.param(kind) for kind in ("dangling", "loop", "directory", "list", "null")),
-        *(pytest.param(kind) for kind in ("BOM", "UTF-16")),
-        *(
-            pytest.param(kind, marks=issue16("15, results that are no files"))
-            for kind in ("fifo", "deep")
-        ),
-    ],
+    ["dangling", "loop", "directory", "list", "null", "BOM", "UTF-16", "fifo", "deep"],
 )
 def test_a_strange_result_is_a_problem_and_no_more(run, kind):
     odd_file(run / "cells" / task(1).key / "result.json", kind)
@@ -304,7 +293,6 @@ def test_a_strange_result_is_made_again(run, kind):
     assert check(run).sound == 3
 
 
-@issue16("15, a forged protocol")
 @pytest.mark.parametrize("value", [[], None, "x", 1])
 def test_a_forged_protocol_is_a_finding(run, value):
     path = run / "cells" / task(1).key / "result.json"
@@ -316,7 +304,6 @@ def test_a_forged_protocol_is_a_finding(run, value):
     assert check(run).sound == 2
 
 
-@issue16("15, report.lease with garbage is waited for without a word")
 def test_who_waits_for_the_report_says_so(run, capsys):
     from experiments.engine.report import build_report
 
@@ -325,14 +312,11 @@ def test_who_waits_for_the_report_says_so(run, capsys):
     assert what == "" or "report.lease" in capsys.readouterr().err
 
 
-DEEP_JSON = issue16("15, deep JSON and keys that are no texts")
-FILES = ("result.json", "timing.json", "failure.json", "grid.json")
+FILES = ("result.json", "timing.json", "failure.json", "grid.json", "lease")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=DEEP_JSON) for name in FILES), "lease"]
-)
+@pytest.mark.parametrize("name", FILES)
 def test_damaged_files_of_a_run_end_no_check(run, name):
     """Every kind of damage of one file is a finding, a refusal, or nothing that matters."""
     cell = run / "cells" / task(1).key

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reports.synthetic_run import METRICS, checksum
+from tests.reports.synthetic_run import METRICS, checksum, described
 
 CLASSES = ["T-shirt", "trousers", "bag"]
 
@@ -35,7 +35,8 @@ def write_study(
         if arrays:
             np.savez_compressed(place / "samples.npz", **arrays)
         result = {
-            "schema": 1,
+            "schema": 2,
+            "files": described(place),
             "key": key,
             "cell": cell,
             "metrics": {
@@ -49,7 +50,7 @@ def write_study(
         (place / "result.json").write_text(json.dumps(result | {"checksum": checksum(result)}))
     shared = {"num_tokens": 16, "image_size": 16, "class_names": CLASSES, "metrics": {}, **protocol}
     shared |= {"missing": missing} if missing else {}
-    grid = {"schema": 1, "experiment": experiment, "preset": preset, "cells": items}
+    grid = {"schema": 2, "experiment": experiment, "preset": preset, "cells": items}
     (folder / "grid.json").write_text(
         json.dumps({**grid, "protocol": shared, "models": {}, "metrics": METRICS})
     )

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from maskgit.common.files import describe
+
 # schedule -> (T of the sweet spot, FID there, curvature in log2 T, NLL)
 SHAPES = {
     "exponential": (8, 4.9, 0.30, 4.1),
@@ -66,13 +68,19 @@ def checksum(result: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_result(key: str, cell: dict, value: float) -> dict:
+def described(place: Path) -> dict:
+    """What a result says about the files beside it."""
+    return {path.name: describe(path.read_bytes()) for path in place.glob("samples.npz")}
+
+
+def make_result(key: str, cell: dict, value: float, files: dict | None = None) -> dict:
     schedule, T, seed = cell["schedule"], cell["steps"], cell["seed"]
     rng = random.Random(f"other {schedule} {T} {seed}")
     nll = SHAPES.get(schedule, (0, 0, 0, 3.0))[3]
     name = "fashion-resnet.v1"
     result = {
-        "schema": 1,
+        "schema": 2,
+        "files": files or {},
         "key": key,
         "cell": cell,
         "metrics": {
@@ -186,8 +194,10 @@ def write_run(
             images, labels = fake_images(cell["schedule"], cell["steps"])
             np.savez_compressed(place / "samples.npz", images=images, labels=labels)
         number = value(cell["schedule"], cell["steps"], cell["seed"])
-        (place / "result.json").write_text(json.dumps(make_result(item["key"], cell, number)))
-    grid = {"schema": 1, "experiment": "ablate_schedule", "preset": "embedded"}
+        (place / "result.json").write_text(
+            json.dumps(make_result(item["key"], cell, number, described(place)))
+        )
+    grid = {"schema": 2, "experiment": "ablate_schedule", "preset": "embedded"}
     grid |= {"cells": cells, "protocol": protocol, "models": models, "metrics": METRICS}
     (folder / "grid.json").write_text(json.dumps(grid))
     return folder

@@ -268,7 +268,7 @@ def test_samples_that_cannot_be_read_are_left_out(small: Path, tmp_path: Path, d
 
 
 def grid_with(**changes):
-    grid = {"schema": 1, "experiment": "ablate_schedule", "preset": "embedded"}
+    grid = {"schema": 2, "experiment": "ablate_schedule", "preset": "embedded"}
     grid |= {"cells": [], "protocol": {}, "models": {}, "metrics": {}}
     return json.dumps(grid | changes)
 
@@ -284,7 +284,7 @@ def cells_of(**changes):
         (None, "no grid.json in it; expected the --out folder of an experiment"),
         ("{", "grid.json: not readable as JSON"),
         ("[]", "grid.json: expected a JSON object, got list"),
-        (grid_with(schema=2), "grid.json: schema 2; this report reads schema 1"),
+        (grid_with(schema=1), "grid.json: of schema 1; this version reads schema 2"),
         (grid_with(experiment="bake_cake"), "'bake_cake'; there are reports for ablate_schedule"),
         (grid_with(experiment=None), "grid.json: experiment None; expected a name"),
         (grid_with(), "grid.json: no cells; expected at least one"),

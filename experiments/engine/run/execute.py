@@ -46,8 +46,6 @@ def execute(
             store.clean(task)
             try:
                 outcome = computer.compute(task)
-                if not lease.is_mine():  # we slept too long and another host took over
-                    return Reply("busy")
                 timing = {
                     **outcome.timing,
                     "seconds": time.monotonic() - began,
@@ -55,8 +53,10 @@ def execute(
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 }
                 with undisturbed():  # the result and its line in the journal, or neither
-                    store.publish(task, outcome, timing)
+                    store.publish(task, outcome, timing, lease.is_mine)
             except Exception as error:
+                if not lease.is_mine():  # we slept too long and another host took over
+                    return Reply("busy")
                 store.record_failure(task, one_line(error), traceback.format_exc())
                 return Reply("failed", one_line(error), time.monotonic() - began)
         return Reply("done", "", time.monotonic() - began)

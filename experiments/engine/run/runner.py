@@ -1,5 +1,6 @@
 """The runner: skip what is done, give the rest to workers, survive their deaths, tell failures."""
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ def split_done(
         found = store.find(task)
         (left if found.result is None else done).append(task)
         if found.problem:
-            path = store.cell(task.key) / "result.json"
+            path = store.cell(task.key) / found.file
             say(f"warning: {path} {found.problem}; it will be computed again")
     return done, left
 
@@ -191,9 +192,10 @@ class Runner:
 
     def _sweep_lease(self, task: Task) -> None:
         path = self.store.lease_path(task.key)
-        seen = read_lease(path)
-        if seen is not None and self.leases.is_dead(path, seen):
-            self.leases.remove(path, seen.text)
+        with contextlib.suppress(OSError):
+            seen = read_lease(path)
+            if seen is not None and self.leases.is_dead(path, seen):
+                self.leases.remove(path, seen.text)
 
     def _account(self, task: Task, reply: Reply) -> None:
         if reply.kind == "busy":
@@ -217,7 +219,10 @@ class Runner:
         for _ in range(len(self._elsewhere)):
             task = self._elsewhere.popleft()
             path = self.store.lease_path(task.key)
-            seen = read_lease(path)
+            try:
+                seen = read_lease(path)
+            except OSError:
+                seen = None  # whoever takes the lease is told why it cannot be read
             if self.store.find(task).result is not None:
                 self._account(task, Reply("cached"))
             elif seen is None:

@@ -12,9 +12,14 @@ from maskgit.common.errors import Interrupted
 _SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 
+def _heeded() -> list[int]:
+    return [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+
 class Stopper:
     """Turns SIGINT, SIGTERM and SIGHUP into `Interrupted`, in a `with` block, in the main thread.
 
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
     While `held` is true a signal only wakes `pipe` and waits for `check()`, so that a loop that
     owns processes is never torn at a random line. A second signal does not disturb the cleaning up.
     """
@@ -25,7 +30,7 @@ class Stopper:
         self.pipe, self._wake = os.pipe()
 
     def __enter__(self) -> "Stopper":
-        self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._on_signal) for number in _heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,7 +63,7 @@ def undisturbed() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _heeded()}
     try:
         for number in before:
             signal.signal(number, lambda number, frame: came.append(number))

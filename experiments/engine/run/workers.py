@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class Worker:
             target=_work, args=(setup, index, theirs), name=f"worker {index}", daemon=True
         )
         # The child inherits the mask: Ctrl-C never reaches it, not even while it still imports.
+        resource_tracker.ensure_running()  # it would unblock the signal if it began in between
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             self.process.start()

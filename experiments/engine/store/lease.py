@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.engine.store.owner import host_id, is_alive, process_start
+from maskgit.common.files import make_way, open_regular
 
 try:
     import fcntl
@@ -37,18 +39,33 @@ class Seen:
 
 
 def read_lease(path: Path) -> Seen | None:
-    """The lease at `path`, None if there is none. A file that is not a lease has an empty host."""
+    """The lease at `path`, None if there is none. What is not a lease has an empty host.
+
+    Raises:
+        OSError: there is a file, but it cannot be read.
+    """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(4096)
+        with open_regular(path) as file:
+            text = file.read(4096).decode("utf-8", errors="replace")
             mtime = os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return _not_a_file(path)
     try:
         value = json.loads(text)
         return Seen(text, mtime, str(value["host"]), int(value["pid"]), str(value["start"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Seen(f"{text}@{mtime}", mtime)
+
+
+def _not_a_file(path: Path) -> Seen | None:
+    """A folder, a pipe or a broken link where a lease should be; raises the error of a file."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(found.st_mode):
+        raise
+    return Seen(f"no file@{found.st_mtime}", found.st_mtime)
 
 
 @contextlib.contextmanager
@@ -86,8 +103,7 @@ class Lease:
 
     def is_mine(self) -> bool:
         """Whether the file still is our lease (a host that slept may have lost it)."""
-        seen = read_lease(self.path)
-        return seen is not None and seen.text.startswith(self._identity)
+        return _is_of(self.path, self._identity)
 
     def release(self) -> None:
         """Remove the lease if it still is ours. Safe to call twice."""
@@ -105,6 +121,14 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _is_of(path: Path, identity: str) -> bool:
+    """Whether the lease at `path` is that of an owner. One that cannot be read is nobody's."""
+    with contextlib.suppress(OSError):
+        seen = read_lease(path)
+        return seen is not None and seen.text.startswith(identity)
+    return False
 
 
 def _lease_text(identity: str) -> str:
@@ -179,7 +203,8 @@ class Leases:
         with _guard(path.parent):
             seen = read_lease(path)
             if seen is not None and seen.text == text:
-                path.unlink()
+                make_way(path)
+                path.unlink(missing_ok=True)
         self._watched.pop(path, None)
 
     def _create(self, path: Path) -> Lease | None:
@@ -195,11 +220,15 @@ class Leases:
         temporary = path.parent / f".lease-{pid}-{owner['token']}"
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            os.write(handle, text.encode("utf-8"))
+            unwritten = text.encode("utf-8")
+            while unwritten:  # a write may take less than it is given
+                unwritten = unwritten[os.write(handle, unwritten) :]
             _link(temporary, path)
         except FileExistsError:
-            os.close(handle)
-            return None
+            # Of a repeated request a network file system tells the second reply: it may be ours.
+            if not _is_of(path, identity):
+                os.close(handle)
+                return None
         except BaseException:
             os.close(handle)
             raise
@@ -217,4 +246,8 @@ def _link(temporary: Path, path: Path) -> None:
             raise
         # No hard links here: claim the name first, then put the finished file in its place.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise

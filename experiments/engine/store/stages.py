@@ -1,7 +1,8 @@
 """Staged intermediates: tokens, features and likelihoods, each under the key of what made it.
 
 A cell with another metric finds its features here, one with another feature network its tokens, and
-all cells of a transformer one likelihood. A file that cannot be read is made again.
+all cells of a transformer one likelihood. Each file has a checksum of its content and its name,
+which has the key: one that is damaged, or was made for another key, is made again.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from experiments.engine.keys import digest
-from experiments.engine.store.lease import Leases
-from maskgit.common.files import atomic_write
+from experiments.engine.store.lease import Lease, Leases
+from maskgit.common.files import atomic_write, json_bytes, make_way, open_regular
 
 T = TypeVar("T")
+SEAL = 64  # bytes at the end of a file of arrays: its checksum
 POLL = 0.1  # seconds between two looks at a file that another process makes
 
 
@@ -44,8 +46,7 @@ class Stages:
 
     def tokens(self, key: str, count: int, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Tokens uint16 (count, N): from stages/tokens/KEY.npy, else made and kept."""
-        path = self.root / "tokens" / f"{key}.npy"
-        return self._kept(path, lambda: _read_tokens(path, count), make, _array_bytes)
+        return self._kept(self.root / "tokens" / f"{key}.npy", make, count)
 
     def tokens_in_parts(
         self, key: str, parts: Sequence[np.ndarray], make: Callable[[np.ndarray], np.ndarray]
@@ -72,105 +73,102 @@ class Stages:
     ) -> np.ndarray:
         # Named after its samples, so that other parts, of another version say, are never taken.
         path = folder / f"{hashlib.sha256(ids.astype('<i8').tobytes()).hexdigest()[:16]}.npy"
-        kept = _read_tokens(path, len(ids))
-        if kept is not None:
-            return kept
-        if path.exists():
-            _complain(path)
-        tokens = make(ids)
-        # A process that took over a lease may have finished, and taken the folder away.
-        with contextlib.suppress(FileNotFoundError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, _array_bytes(tokens))
-        return tokens
+        kept = self.read(path, len(ids))
+        if kept is None:
+            _make_room(path)
+            kept = make(ids)
+            # A process that took over a lease may have finished, and taken the folder away.
+            with contextlib.suppress(FileNotFoundError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._write(path, kept)
+        return kept
 
     def arrays(
         self, kind: str, key: str, count: int, make: Callable[[], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
         """Named arrays of `count` rows each: from stages/KIND/KEY.npz, else made and kept."""
-        path = self.root / kind / f"{key}.npz"
-        return self._kept(path, lambda: _read_arrays(path, count), make, _arrays_bytes)
+        return self._kept(self.root / kind / f"{key}.npz", make, count)
 
     def value(self, kind: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Plain data: from stages/KIND/KEY.json, else made and kept."""
-        path = self.root / kind / f"{key}.json"
-        return self._kept(path, lambda: read_value(path), make, _value_bytes)
+        return self._kept(self.root / kind / f"{key}.json", make)
 
     @contextmanager
-    def alone(self, kind: str, key: str) -> Iterator[None]:
+    def alone(self, kind: str, key: str) -> Iterator[Lease]:
         """Only one process at a time is in a block of this kind and key: the others wait."""
         path = self.root / kind / f"{key}.lease"
         path.parent.mkdir(parents=True, exist_ok=True)
         while (lease := self._leases.acquire(path)) is None:
             time.sleep(POLL)
         with lease:
-            yield
+            yield lease
 
-    def _kept(
-        self,
-        path: Path,
-        read: Callable[[], T | None],
-        make: Callable[[], T],
-        as_bytes: Callable[[T], bytes],
-    ) -> T:
-        """What `read` finds in a file, else what `make` makes, which is then written there."""
-        kept = read()
+    def _kept(self, path: Path, make: Callable[[], T], count: int | None = None) -> T:
+        """What a file holds, else what `make` makes, which is then written there."""
+        kept = self.read(path, count)
         if kept is not None:
             return kept
-        with self.alone(path.parent.name, path.stem):
-            kept = read()  # somebody else may have made it meanwhile
+        with self.alone(path.parent.name, path.stem) as lease:
+            kept = self.read(path, count)  # somebody else may have made it meanwhile
             if kept is None:
-                if path.exists():
-                    _complain(path)
+                _make_room(path)
                 kept = make()
-                atomic_write(path, as_bytes(kept))
+                if lease.is_mine():
+                    self._write(path, kept)
         return kept
 
+    def read(self, path: Path, count: int | None = None) -> Any:
+        """What a stage file holds: an array, named arrays or plain data. None if it is not there,
+        not whole, or made for another key; nothing that a file holds raises.
 
-def _read_tokens(path: Path, count: int) -> np.ndarray | None:
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        kept = np.load(path, allow_pickle=False)
-        if kept.dtype == np.uint16 and kept.ndim == 2 and len(kept) == count:
-            return kept
-    return None
+        count: rows that arrays must have.
+        """
+        try:
+            with open_regular(path) as file:
+                if path.suffix == ".json":
+                    kept = json.loads(file.read())
+                    whole = kept["checksum"] == digest([self._name(path), kept["value"]])
+                    return kept["value"] if whole else None
+                size = os.fstat(file.fileno()).st_size - SEAL
+                if self._seal(path, file, size) != file.read():
+                    return None
+                file.seek(0)
+                kept = np.load(file, allow_pickle=False)
+                if path.suffix == ".npz":
+                    kept = dict(kept.items())
+            rows = [len(array) for array in (kept.values() if isinstance(kept, dict) else [kept])]
+            return kept if count is None or set(rows) == {count} else None
+        except Exception:  # numpy, zipfile and json raise whatever damaged bytes lead them to
+            return None
+
+    def _write(self, path: Path, kept: Any) -> None:
+        if path.suffix == ".json":
+            checksum = digest([self._name(path), kept])
+            atomic_write(path, json_bytes({"value": kept, "checksum": checksum}))
+            return
+        file = io.BytesIO()
+        if path.suffix == ".npz":
+            np.savez(file, **kept)
+        else:
+            np.save(file, kept, allow_pickle=False)
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        file.write(self._seal(path, file, size))
+        atomic_write(path, file.getbuffer())
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).with_suffix("").as_posix()
+
+    def _seal(self, path: Path, file: IO[bytes], size: int) -> bytes:
+        """sha256 in hexadecimal of a file's name and of its next `size` bytes."""
+        found = hashlib.sha256(self._name(path).encode() + b"\n")
+        while size > 0 and (block := file.read(min(size, 1 << 20))):
+            found.update(block)
+            size -= len(block)
+        return found.hexdigest().encode()
 
 
-def _read_arrays(path: Path, count: int) -> dict[str, np.ndarray] | None:
-    with (
-        contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile),
-        np.load(path, allow_pickle=False) as file,  # its CRC finds damaged bytes
-    ):
-        kept = {name: file[name] for name in file.files}
-        if kept and all(len(array) == count for array in kept.values()):
-            return kept
-    return None
-
-
-def read_value(path: Path) -> dict[str, Any] | None:
-    """The data of a .json stage file; None if there is none that matches its checksum."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(path.read_bytes())
-        if kept["checksum"] == digest(kept["value"]):
-            return kept["value"]
-    return None
-
-
-def _array_bytes(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _arrays_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _value_bytes(value: dict[str, Any]) -> bytes:
-    text = json.dumps({"value": value, "checksum": digest(value)}, sort_keys=True)
-    return text.encode("ascii")
-
-
-def _complain(path: Path) -> None:
-    print(f"warning: {path} is damaged; it will be made again", file=sys.stderr, flush=True)
+def _make_room(path: Path) -> None:
+    if os.path.lexists(path):
+        print(f"warning: {path} is damaged; it is made again", file=sys.stderr, flush=True)
+        make_way(path)

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,28 @@ import numpy as np
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.keys import SCHEMA, digest
 from experiments.engine.store.owner import host_id
-from maskgit.common.errors import UsageError
-from maskgit.common.files import atomic_write, json_bytes
+from maskgit.common.errors import RunError, UsageError
+from maskgit.common.files import (
+    atomic_write,
+    describe,
+    json_bytes,
+    make_way,
+    read_described,
+    read_json,
+    read_regular,
+)
+
+SAMPLES = "samples.npz"
+PARTS = ("metrics", "missing", "protocol", "files")  # of a result, each an object
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a cell's folder holds: a valid `result`, or a `problem` with the file, or neither."""
+    """What a cell's folder holds: a valid `result`, or a `problem` with a `file`, or neither."""
 
     result: dict[str, Any] | None = None
     problem: str = ""
+    file: str = "result.json"
 
 
 def checksum(result: dict[str, Any]) -> str:
@@ -74,35 +86,57 @@ class Store:
             ) from None
 
     def find(self, task: Task) -> Found:
-        """The result of a task, checked: readable, whole, of this schema, key and cell."""
-        path = self.cell(task.key) / "result.json"
+        """The result of a task, checked: readable, whole, of this schema, key and cell, and with
+        the samples that it names."""
+        folder = self.cell(task.key)
         try:
-            result = json.loads(path.read_bytes())
+            result = json.loads(read_regular(folder / "result.json"))
         except FileNotFoundError:
             return Found()
         except OSError as error:
             return Found(problem=f"cannot be read ({error.strerror})")
-        except ValueError:
+        except (ValueError, RecursionError):
             return Found(problem="is not JSON (truncated?)")
         if not isinstance(result, dict) or result.get("schema") != SCHEMA:
             return Found(problem=f"is not of schema {SCHEMA}")
         try:
             intact = result.get("checksum") == checksum(result)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             intact = False
         if not intact:
             return Found(problem="does not match its checksum (edited or damaged)")
         if result.get("key") != task.key or result.get("cell") != task.cell:
             return Found(problem="belongs to another cell")
+        if not all(isinstance(result.get(part), dict) for part in PARTS):
+            return Found(problem="has another form")
+        if SAMPLES in result["files"]:
+            try:
+                read_described(folder / SAMPLES, result["files"][SAMPLES])
+            except UsageError as error:
+                return Found(problem=str(error), file=SAMPLES)
         return Found(result=result)
 
-    def publish(self, task: Task, outcome: Outcome, timing: dict[str, Any]) -> None:
+    def publish(
+        self,
+        task: Task,
+        outcome: Outcome,
+        timing: dict[str, Any],
+        is_mine: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Write a cell's files, result.json last, and forget an earlier failure.
+
+        is_mine: whether the caller still holds the cell's lease; asked before each file.
 
         Raises:
             OSError: the disk is full or not writable; the cell is then not done.
+            RunError: another process took the cell over.
             ValueError, TypeError: the outcome is not finite plain data.
         """
+        files = {"timing.json": json_bytes(timing)}
+        if outcome.arrays:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **outcome.arrays)
+            files[SAMPLES] = buffer.getvalue()
         result = {
             "schema": SCHEMA,
             "key": task.key,
@@ -110,23 +144,23 @@ class Store:
             "metrics": outcome.metrics,
             "missing": outcome.missing,
             "protocol": outcome.protocol,
+            # Without timing.json: a result is the same on every machine and in every run.
+            "files": {name: describe(files[name]) for name in (SAMPLES,) if name in files},
         }
         result["checksum"] = checksum(result)
-        folder = self.cell(task.key)
-        if outcome.arrays:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **outcome.arrays)
-            atomic_write(folder / "samples.npz", buffer.getvalue())
-        atomic_write(folder / "timing.json", json_bytes(timing))
-        atomic_write(folder / "result.json", json_bytes(result))
+        files["result.json"] = json_bytes(result)
+        for name, content in files.items():
+            if not is_mine():
+                raise RunError("another process took the cell over")
+            atomic_write(self.cell(task.key) / name, content)
         self.forget_failure(task)
         self.note("done", task.key)
 
     def record_failure(self, task: Task, error: str, trace: str, attempts: int = 1) -> None:
         """Write failure.json, adding to the attempts of earlier runs. Never raises OSError."""
         path = self.cell(task.key) / "failure.json"
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            attempts += int(json.loads(path.read_bytes())["attempts"])
+        with contextlib.suppress(UsageError, ValueError, KeyError, TypeError, OverflowError):
+            attempts += int(read_json(path)["attempts"])
         failure = {"error": error, "traceback": trace, "attempts": attempts}
         with contextlib.suppress(OSError):  # the disk may be what failed: the run still reports it
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,13 +176,16 @@ class Store:
         """Remove what a killed owner left: for the holder of the lease only.
 
         A result that fails its check is set aside as rejected.json, so that nobody reads it even if
-        computing it again fails.
+        computing it again fails. What is no file where one is to be written is renamed.
         """
         folder = self.cell(task.key)
         if self.find(task).problem:
             os.replace(folder / "result.json", folder / "rejected.json")
         for left in folder.glob(".tmp-*"):
-            left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                left.unlink()
+        for name in (SAMPLES, "timing.json", "failure.json"):
+            make_way(folder / name)
         if leases := list(folder.glob(".lease-*")):
             with contextlib.suppress(OSError):  # a full disk: they stay
                 _sweep(leases, _file_time(folder))

@@ -97,7 +97,7 @@ def test_a_key_is_the_sha256_of_the_canonical_json():
     # Written out by hand: a silent change of the form would orphan every old result.
     text = (
         '{"cell":{"steps":4},"code":{"a":"1"},"data":{"r":"2"},"metrics":{"fid":"fid.v1"},'
-        '"schema":1,"sizes":{"t":"4"},"weights":{"t":"3"}}'
+        '"schema":2,"sizes":{"t":"4"},"weights":{"t":"3"}}'
     )
     import hashlib
 

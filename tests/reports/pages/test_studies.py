@@ -154,7 +154,7 @@ def write(folder, experiment, cells, protocol=None):
     for number, (cell, metrics, missing) in enumerate(cells):
         key = f"{number:064x}"
         result = {
-            "schema": 1,
+            "schema": 2,
             "key": key,
             "cell": cell,
             "metrics": {name: {"id": name, "value": value} for name, value in metrics.items()},
@@ -167,7 +167,7 @@ def write(folder, experiment, cells, protocol=None):
         path.write_text(json.dumps(result), encoding="utf-8")
         grid.append({"key": key, "cell": cell})
     told = {"num_samples": 100, "features": "net-a", "reference": "real", **(protocol or {})}
-    whole = {"schema": 1, "experiment": experiment, "preset": "embedded", "cells": grid}
+    whole = {"schema": 2, "experiment": experiment, "preset": "embedded", "cells": grid}
     whole |= {"protocol": told, "models": {}, "metrics": METRICS}
     (folder / "grid.json").write_text(json.dumps(whole), encoding="utf-8")
     return folder
