@@ -17,7 +17,7 @@ import tyro
 
 from eval.features.registry import get_extractor
 from eval.metrics.statistics import Statistics
-from eval.reference.files import REFERENCES, read_reference, write_reference
+from eval.reference.files import REFERENCES, Reference, read_reference, write_reference
 from eval.weights.files import ZOO
 from maskgit.common.cli import exit_code
 from maskgit.data.fashion_mnist import load_split
@@ -46,18 +46,19 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
     classes = [np.flatnonzero(labels == c) for c in range(labels.max() + 1)]
     chosen = np.stack([rng.permutation(rows)[:SUBSET_PER_CLASS] for rows in classes], axis=1)
     statistics = Statistics.of(features)
-    write_reference(
-        out,
+    reference = Reference(
+        name,
+        extractor_name,
+        statistics.n,
         statistics.mean,
         statistics.cov,
-        statistics.n,
         features[chosen.ravel()],
-        extractor=extractor_name,
+        sha256="",
         weights_sha256=extractor.weights_sha256,
         description=f"Fashion-MNIST (MIT licence, Zalando SE), {len(images)} training images; "
         f"features: {chosen.size} of them, class of row i is i % {len(classes)}, seed {SEED}",
-        compress=True,
     )
+    write_reference(out, reference, compress=True)
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.2f} MB, sha256 {read_reference(out, name).sha256}")
 

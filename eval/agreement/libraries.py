@@ -9,20 +9,23 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import os
 import warnings
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from eval.agreement.tfgan import import_tfgan
 from maskgit.common.errors import Unavailable
 
+TFGAN_PACKAGES = ("tensorflow", "tf_keras", "tensorflow_gan")
+TFGAN_INSTALL = "pip install 'maskgit-bench[tfgan]'"
 # Library -> (module, distribution, how to get it).
 LIBRARIES = {
     "torch-fidelity": ("torch_fidelity", "torch-fidelity", "pip install torch-fidelity"),
     "clean-fid": ("cleanfid", "clean-fid", "pip install clean-fid"),
-    "TF-GAN": ("tensorflow_gan", "tensorflow-gan", "pip install 'maskgit-bench[tfgan]'"),
+    "TF-GAN": ("tensorflow_gan", "tensorflow-gan", TFGAN_INSTALL),
     "scikit-learn": ("sklearn", "scikit-learn", "pip install scikit-learn"),
 }
 
@@ -115,6 +118,52 @@ def clean_fid_with_any_scipy() -> Iterator[None]:
         yield
     finally:
         cleanfid.fid.linalg = before
+
+
+# tensorflow-gan 2.1.0 builds its training classes on tf.estimator when it is imported, and
+# TensorFlow 2.16 removed that. Its metrics need none of it, so placeholders are put there before
+# the import: classes whose missing attributes are such classes again, which can be bases and
+# defaults but do nothing.
+
+
+class _Placeholder(type):
+    """Metaclass of classes that have any attribute: another placeholder."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        attribute = _Placeholder(name, (), {})
+        setattr(cls, name, attribute)
+        return attribute
+
+
+def import_tfgan() -> ModuleType:
+    """The module tensorflow_gan; `import_tfgan().eval` has the metrics.
+
+    Raises:
+        Unavailable: a package of the extra is missing or does not import.
+    """
+    missing = [name for name in TFGAN_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Unavailable(f"TF-GAN: {', '.join(missing)} not installed ({TFGAN_INSTALL})")
+    # Both are read at the import: Keras 2, which TF-GAN was written for, and quiet start-up.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import tensorflow as tf
+
+            for module in (tf, tf.compat.v1):
+                if not hasattr(module, "estimator"):
+                    module.estimator = _Placeholder("estimator", (), {})
+            import tensorflow_gan
+
+            tf.get_logger().setLevel("ERROR")  # deprecations inside TF-GAN
+    except Exception as error:  # whatever versions that do not fit lead to
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise Unavailable(f"TF-GAN: does not import ({reason}); {TFGAN_INSTALL}") from error
+    return tensorflow_gan
 
 
 def tfgan_fid(real: np.ndarray, generated: np.ndarray) -> float:

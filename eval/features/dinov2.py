@@ -154,8 +154,8 @@ class DINOv2Extractor(Extractor):
         resized = torch.from_numpy(np.stack([resize_rounded(x, SIZE) for x in images]))
         return imagenet_normalised(resized.to(self.device).permute(0, 3, 1, 2).float() / 255)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model(inputs), inputs.new_empty(len(inputs), 0)
+    def forward(self, inputs: Tensor) -> tuple[Tensor, None]:
+        return self.model(inputs), None
 
 
 def resize_rounded(image: np.ndarray, size: int) -> np.ndarray:

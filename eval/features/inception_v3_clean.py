@@ -52,9 +52,8 @@ class InceptionV3CleanExtractor(Extractor):
             resized = np.repeat(resized, 3, axis=1)
         return (torch.from_numpy(resized).to(self.device) - 128) / 128
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.model(inputs).reshape(len(inputs), -1)
-        return features, inputs.new_empty(len(inputs), 0)
+    def forward(self, inputs: Tensor) -> tuple[Tensor, None]:
+        return self.model(inputs).reshape(len(inputs), -1), None
 
 
 def resize_clean(image: np.ndarray, size: int) -> np.ndarray:

@@ -8,7 +8,6 @@ eval/weights/files.py, and add one line to EXTRACTORS.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -47,7 +46,7 @@ class Features(NamedTuple):
 
 
 def get_extractor(
-    name: str, feature_weights: str | Path | None = None, device: str = "cpu", *, amp: bool = False
+    name: str, feature_weights: str | Path | None = None, device: str = "cpu"
 ) -> Extractor:
     """Load a feature extractor with its weights.
 
@@ -55,13 +54,12 @@ def get_extractor(
         name: registry name, see EXTRACTORS.
         feature_weights: folder with the weights; None looks where `eval.weights.files` says.
         device: torch device to compute on.
-        amp: compute in bfloat16 where torch's autocast does so; the protocol says which.
 
     Raises:
         Unavailable: the weights are not on this machine.
         UsageError: unknown name or device, broken weights, or a package that is not installed.
     """
-    return extractor_class(name)(feature_weights, device, amp=amp)
+    return extractor_class(name)(feature_weights, device)
 
 
 def extractor_class(name: str) -> type[Extractor]:
@@ -105,11 +103,8 @@ class Extractor:
     chunk: int = 64
     gpu_chunk: int = 64
 
-    def __init__(
-        self, feature_weights: str | Path | None = None, device: str = "cpu", *, amp: bool = False
-    ) -> None:
+    def __init__(self, feature_weights: str | Path | None, device: str) -> None:
         self.device = check_device(device)
-        self.amp = amp
         if self.device.type != "cpu":
             self.chunk = self.gpu_chunk
         self.check_packages()
@@ -117,7 +112,7 @@ class Extractor:
         self.weights_sha256 = found.sha256
         self.protocol = {
             **self.describe(),
-            "precision": "bfloat16 autocast" if amp else "float32",
+            "precision": "float32",
             "weights": found.name,
             "weights_sha256": found.sha256,
         }
@@ -156,26 +151,17 @@ class Extractor:
         """uint8 (n, H, W, C), n <= chunk -> the network's input (n, c, h, w), on the device."""
         raise NotImplementedError
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network input -> features (n, D), logits (n, L)."""
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Network input -> features (n, D), logits (n, L), or None for a network without."""
         raise NotImplementedError
 
-    def extract(self, images: np.ndarray, batch_size: int = 256) -> Features:
-        """Features and logits of an array of images.
-
-        Args:
-            images: uint8 (n, H, W, C) with C of 1 or 3, n >= 1.
-            batch_size: images handed on at a time; never changes a number.
+    def extract(self, images: np.ndarray) -> Features:
+        """Features and logits of an array of images, uint8 (n, H, W, C) with C of 1 or 3, n >= 1.
 
         Raises:
             UsageError: wrong type or shape, or a size this extractor does not take.
         """
-        images = check_images(images)
-        if batch_size < 1:
-            raise UsageError(f"--batch-size {batch_size}: at least 1 is needed")
-        return self.extract_batches(
-            images[start : start + batch_size] for start in range(0, len(images), batch_size)
-        )
+        return self.extract_batches([images])
 
     def extract_batches(self, batches: Iterable[np.ndarray]) -> Features:
         """Features and logits, in order, of images that come in batches (each as for `extract`;
@@ -207,29 +193,19 @@ class Extractor:
         import torch
 
         count = len(inputs)
-        with torch.inference_mode(), self._arithmetic():
+        # float32 in full: TensorFloat-32, torch's default for convolutions on a GPU, has a mantissa
+        # of 10 bits only.
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
             if count < self.chunk:
                 black = inputs.new_zeros(self.chunk - count, *inputs.shape[1:])
                 inputs = torch.cat([inputs, black])
             features, logits = self.forward(inputs)
+            if logits is None:
+                logits = features[:, :0]
         return Features(
             features[:count].float().cpu().numpy(), logits[:count].float().cpu().numpy()
         )
-
-    @contextlib.contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """Compute float32 in full: TensorFloat-32, torch's default for convolutions on a GPU, has a
-        mantissa of 10 bits only."""
-        import torch
-
-        with contextlib.ExitStack() as stack:
-            if self.device.type == "cuda":
-                exact = {"deterministic": True, "allow_tf32": False}
-                stack.enter_context(torch.backends.cudnn.flags(enabled=True, **exact))
-            stack.enter_context(
-                torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
-            )
-            yield
 
 
 def check_images(images: np.ndarray) -> np.ndarray:

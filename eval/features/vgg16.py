@@ -45,5 +45,5 @@ class VGG16Extractor(Extractor):
         )
         return (inputs - mean[:, None, None]) / std[:, None, None]
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model(inputs), inputs.new_empty(len(inputs), 0)
+    def forward(self, inputs: Tensor) -> tuple[Tensor, None]:
+        return self.model(inputs), None

@@ -122,19 +122,28 @@ def build_reference(
         raise
     if build.statistics.n < 2:
         raise UsageError(f"{shown}: a reference needs at least 2 images, got {build.statistics.n}")
-    write_reference(
-        path,
+    built = Reference(
+        shown,
+        extractor.name,
+        build.statistics.n,
         build.statistics.mean,
         build.statistics.cov,
-        build.statistics.n,
         build.kept_features(),
-        extractor=extractor.name,
-        weights_sha256=extractor.weights_sha256,
-        description=description or f"{build.statistics.n} images of {source.name}, built here",
-        key=key,
-        protocol={**protocol, **source.describe(), "skipped_images": len(source.skipped)},
+        "",
+        extractor.weights_sha256,
+        description or f"{build.statistics.n} images of {source.name}, built here",
+        {**protocol, **source.describe(), "skipped_images": len(source.skipped)},
     )
-    _write_card(path, source)
+    write_reference(path, built, key)
+    card = {  # where the images were, which is no part of the reference's identity
+        "images": None if source.where is None else str(source.where.resolve()),
+        "num_images": len(source),
+        "chosen_of": source.available,
+        "pad": source.pad,
+        "skip_broken": source.skip_broken,
+        "built": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    write_json(path.with_suffix(".json"), card)
     partial.unlink(missing_ok=True)
     return read_reference(path, shown)
 
@@ -280,21 +289,6 @@ def _stored_key(path: Path) -> str | None:
         return None
 
 
-def _write_card(path: Path, source: ImageSource) -> None:
-    """Write down beside a reference where its images were, which is no part of its identity."""
-    where = None if source.where is None else str(source.where.resolve())
-    card = {
-        "images": where,
-        "num_images": len(source),
-        "chosen_of": source.available,
-        "pad": source.pad,
-        "skip_broken": source.skip_broken,
-        "built": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
-
-    write_json(path.with_suffix(".json"), card)
-
-
 def import_statistics(
     publisher: str, file: str | Path, name: str, extractor: str | None = None, n: int = 0
 ) -> Reference:
@@ -350,16 +344,17 @@ def import_statistics(
         "content_sha256": sha256_of(file),
         "n_stated_by_user": n,
     }
-    write_reference(
-        target,
+    imported = Reference(
+        name,
+        extractor,
+        n,
         mean,
         cov,
-        n,
         np.empty((0, dim)),
-        extractor=extractor,
+        sha256="",
         weights_sha256="",
         description=f"imported from {publisher}'s {file.name}: {note}",
-        key=protocol_key({**protocol, "extractor": extractor}),
         protocol=protocol,
     )
+    write_reference(target, imported, protocol_key({**protocol, "extractor": extractor}))
     return read_reference(target, name)

@@ -82,24 +82,13 @@ class Reference:
 
 
 def write_reference(
-    path: Path,
-    mean: np.ndarray,
-    cov: np.ndarray,
-    n: int,
-    features: np.ndarray,
-    *,
-    extractor: str,
-    weights_sha256: str,
-    description: str,
-    key: str = "",
-    protocol: Mapping[str, Any] | None = None,
-    compress: bool = False,
+    path: Path, reference: Reference, key: str = "", compress: bool = False
 ) -> None:
     """Write a reference as an npz without pickles; equal content gives equal bytes.
 
     Args:
-        mean, cov, n, features, extractor, weights_sha256, description, protocol: see `Reference`.
-        key: identity of what it was built from; empty and without a protocol if it ships.
+        reference: its name and sha256 are not written.
+        key: identity of what it was built from; empty if it ships.
         compress: as it is done for references that ship.
 
     Raises:
@@ -107,16 +96,16 @@ def write_reference(
     """
     arrays = {"key": np.array(key)} if key else {}
     arrays |= {
-        "mean": mean,
-        "cov": cov,
-        "n": np.array(n),
-        "features": features.astype(np.float32),
-        "extractor": np.array(extractor),
-        "weights_sha256": np.array(weights_sha256),
-        "description": np.array(description),
+        "mean": reference.mean,
+        "cov": reference.cov,
+        "n": np.array(reference.n),
+        "features": reference.features.astype(np.float32),
+        "extractor": np.array(reference.extractor),
+        "weights_sha256": np.array(reference.weights_sha256),
+        "description": np.array(reference.description),
     }
-    if protocol is not None:
-        arrays["protocol"] = np.array(json.dumps(protocol))
+    if reference.protocol:
+        arrays["protocol"] = np.array(json.dumps(reference.protocol))
     write_arrays(path, arrays, zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED)
 
 

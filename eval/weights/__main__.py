@@ -17,9 +17,8 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -34,56 +33,34 @@ from maskgit.common.records import record_path
 PRESENT, MISSING, DAMAGED, OTHER = "present", "missing", "damaged", "other file"
 
 
-@dataclass(frozen=True)
-class State:
-    """What is known of one weights file on this machine.
-
-    Attributes:
-        name: registry name.
-        state: present, missing, damaged, or "other file" (not the published one, in the folder
-            of --feature-weights).
-        path: where it is, or where it would go; "" where a package is not installed.
-        sha256: of the file that is there, else what is known of the published one.
-        size: bytes, 0 if unknown.
-        licence: the licence of the weights.
-        serves: the metrics that cannot be computed without it.
-        note: what is wrong with the file, or how to get it.
-    """
-
-    name: str
-    state: str
-    path: str
-    sha256: str
-    size: int
-    licence: str
-    serves: str
-    note: str = ""
-
-
-def state_of(name: str, feature_weights: str | Path | None = None) -> State:
+def state_of(name: str, feature_weights: str | Path | None = None) -> dict[str, Any]:
     """Look for one weights file and check all of its bytes.
+
+    Returns:
+        name; state: present, missing, damaged, or "other file" (not the published one, in the
+        folder of --feature-weights); path: where it is or would go, "" where a package is not
+        installed; sha256 and size (bytes, 0 if unknown) of the file, else of the published one;
+        licence; serves: the metrics that cannot be computed without it; note: what is wrong with
+        the file, or how to get it.
 
     Raises:
         UsageError: unknown name, or an unreadable record beside the file.
     """
-    source = files.source_of(name)
-    known = files.published_sha256(name)
-
-    def state(what: str, path: Path | str, sha256: str, size: int, note: str = "") -> State:
-        return State(name, what, str(path), sha256, size, source.licence, source.serves, note)
-
+    source, note, state = files.source_of(name), "", PRESENT
     try:
-        path = files.weights_path(name, feature_weights)
+        path: Path | str = files.weights_path(name, feature_weights)
+        sha256, size = sha256_of(path), Path(path).stat().st_size
+        if note := files.damage(name, Path(path)):
+            other = feature_weights is not None and not record_path(Path(path)).exists()
+            state = OTHER if other else DAMAGED
     except Unavailable as error:
+        state, sha256, size = MISSING, files.published_sha256(name), source.size
         folder = files.weights_folder() if feature_weights is None else Path(feature_weights)
-        where = folder / Path(source.file).name if source.url else ""
+        path = folder / Path(source.file).name if source.url else ""
         note = "" if source.url else str(error)
-        return state(MISSING, where, known, source.size, note)
-    sha256, size = sha256_of(path), path.stat().st_size
-    if reason := files.damage(name, path):
-        other = feature_weights is not None and not record_path(path).exists()
-        return state(OTHER if other else DAMAGED, path, sha256, size, reason)
-    return state(PRESENT, path, sha256, size)
+    about = {"licence": source.licence, "serves": source.serves, "note": note}
+    found = {"name": name, "state": state, "path": str(path), "sha256": sha256, "size": size}
+    return found | about
 
 
 def fetch(
@@ -100,14 +77,14 @@ def fetch(
             its place.
     """
     found = state_of(name, feature_weights)
-    if found.state == PRESENT:
-        return Path(found.path)
-    if found.state != MISSING:
-        raise UsageError(f"{found.path}: {found.note}; delete it, then fetch again")
+    target = Path(found["path"])
+    if found["state"] == PRESENT:
+        return target
+    if found["state"] != MISSING:
+        raise UsageError(f"{target}: {found['note']}; delete it, then fetch again")
     source = SOURCES[name]
     if not source.url:
-        raise Unavailable(found.note)
-    target = Path(found.path)
+        raise Unavailable(found["note"])
     download(source.url, target, sha256=source.sha256, size=source.size, progress=progress)
     files.record_first_use(target, name)
     return target
@@ -127,17 +104,17 @@ def _fetch_all(names: list[str], feature_weights: str | None) -> int:
     return failed
 
 
-def _show(states: list[State], as_json: bool) -> None:
+def _show(states: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([vars(state) for state in states], indent=2))
+        print(json.dumps(states, indent=2))
         return
     rows = [
         (
-            *(state.name, state.state, f"{state.size / 1e6:.1f}" if state.size else "?"),
-            *(state.sha256[:12] or "unknown", state.licence, state.path or "(package)"),
-            state.note if state.state != MISSING or state.note else state.serves,
+            *(of["name"], of["state"], f"{of['size'] / 1e6:.1f}" if of["size"] else "?"),
+            *(of["sha256"][:12] or "unknown", of["licence"], of["path"] or "(package)"),
+            of["note"] if of["state"] != MISSING or of["note"] else of["serves"],
         )
-        for state in states
+        for of in states
     ]
     head = ("name", "state", "MB", "sha256", "licence", "place", "note, or what is missing")
     print_table(head, rows)
@@ -171,9 +148,9 @@ def run(
         return _fetch_all(chosen, feature_weights)
     states = [state_of(name, feature_weights) for name in chosen]
     if command == "verify" and not names:
-        states = [state for state in states if state.state != MISSING]
+        states = [state for state in states if state["state"] != MISSING]
     _show(states, as_json)
-    bad = any(state.state != PRESENT for state in states)
+    bad = any(state["state"] != PRESENT for state in states)
     return 1 if command == "verify" and bad else 0
 
 

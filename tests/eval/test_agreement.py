@@ -11,7 +11,7 @@ import pytest
 from eval.agreement import __main__ as agreement
 from eval.agreement import libraries as agreement_libraries
 from eval.agreement.comparisons import compare, comparisons
-from eval.agreement.tfgan import import_tfgan
+from eval.agreement.libraries import import_tfgan
 from maskgit.common.errors import Unavailable
 
 ALWAYS = {"torch-fidelity", "clean-fid", "scikit-learn", "definition"}

@@ -15,7 +15,7 @@ class Tiny(Extractor):
     chunk = 4
 
     def __init__(self, weights: str = "a" * 64, resize: str = "mean of the pixels") -> None:
-        self.device, self.amp = torch.device("cpu"), False
+        self.device = torch.device("cpu")
         self.weights_sha256 = weights
         self.protocol = {"features": self.name, "resize": resize, "weights_sha256": weights}
         generator = torch.Generator().manual_seed(0)

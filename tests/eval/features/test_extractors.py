@@ -97,18 +97,6 @@ def test_inception_compat_is_torch_fidelitys(inception_folder):
     np.testing.assert_array_equal(alone.features[0], got.features[1])
 
 
-def test_amp_is_off_unless_asked_for_and_the_protocol_says_which(inception_folder):
-    exact = get_extractor("inception-v3-compat", inception_folder)
-    fast = get_extractor("inception-v3-compat", inception_folder, amp=True)
-    assert exact.protocol["precision"] == "float32"
-    assert fast.protocol["precision"] == "bfloat16 autocast"
-    exact.chunk = fast.chunk = 1
-    batch = images(64, 64, 3, count=1)
-    a, b = exact.extract(batch).features, fast.extract(batch).features
-    assert b.dtype == np.float32
-    assert 1e-4 < np.abs(a - b).max() / np.abs(a).max() < 0.1
-
-
 @pytest.mark.parametrize("name", ["inception-v3-compat", "vgg16", "dinov2-vit-l-14"])
 def test_another_networks_weights_are_one_clear_line(tmp_path, name):
     path = tmp_path / SOURCES[name].file

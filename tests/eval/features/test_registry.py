@@ -42,7 +42,8 @@ def test_shipped_classifier_has_the_accuracy_and_hash_of_its_card(resnet):
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 300])
 def test_features_do_not_depend_on_the_batch_size(resnet, batch_size):
     images = test_images()[0][:201]
-    whole, parts = resnet.extract(images), resnet.extract(images, batch_size=batch_size)
+    whole = resnet.extract(images)
+    parts = resnet.extract_batches(np.split(images, range(batch_size, 201, batch_size)))
     np.testing.assert_array_equal(parts.features, whole.features)
     np.testing.assert_array_equal(parts.logits, whole.logits)
 
@@ -80,7 +81,7 @@ def test_efficientnet_takes_grey_images_of_any_size_as_rgb():
     extractor = get_extractor("efficientnet-lite0")
     grey = test_images()[0][:2]
     from_grey = extractor.extract(grey)
-    from_rgb = extractor.extract(np.repeat(grey, 3, axis=3), batch_size=1)
+    from_rgb = extractor.extract_batches(np.repeat(grey, 3, axis=3)[:, None])
     np.testing.assert_array_equal(from_grey.features, from_rgb.features)
     prepared = extractor.prepare(grey)
     assert prepared.shape == (2, 3, 224, 224)
@@ -134,11 +135,9 @@ def test_streaming_gives_the_same_in_parts_and_reads_no_further_than_needed(resn
     assert not torch.is_inference_mode_enabled()
 
 
-def test_no_batches_and_a_batch_size_of_zero_are_refused(resnet):
+def test_no_batches_are_refused(resnet):
     with pytest.raises(UsageError, match="no images"):
         resnet.extract_batches([])
-    with pytest.raises(UsageError, match="--batch-size 0"):
-        resnet.extract(np.zeros((1, 32, 32, 1), np.uint8), batch_size=0)
 
 
 def test_a_wrong_name_lists_the_right_ones():

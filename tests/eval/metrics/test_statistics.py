@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eval.metrics.statistics import Statistics
 from eval.reference import files as module
-from eval.reference.files import load_reference, read_reference, write_reference
+from eval.reference.files import Reference, load_reference, read_reference, write_reference
 from eval.weights.files import ZOO, weights_path, weights_sha256
 from maskgit.common.errors import Unavailable, UsageError
 
@@ -173,16 +173,10 @@ def test_reference_comes_back_as_written_with_the_same_bytes_each_time(tmp_path)
     rows = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     statistics = Statistics.of(rows)
     for name in ("a.npz", "b.npz"):
-        write_reference(
-            tmp_path / name,
-            statistics.mean,
-            statistics.cov,
-            statistics.n,
-            rows,
-            extractor="some-net",
-            weights_sha256="f" * 64,
-            description="test",
+        reference = Reference(
+            "r", "some-net", 20, statistics.mean, statistics.cov, rows, "", "f" * 64, "test"
         )
+        write_reference(tmp_path / name, reference)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     reference = read_reference(tmp_path / "a.npz", "mine")
     assert (reference.n, reference.extractor, reference.name) == (20, "some-net", "mine")

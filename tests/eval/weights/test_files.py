@@ -28,9 +28,7 @@ def home(tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    source = Source(
-        FILE, "everything tiny", "MIT", "http://localhost:9/x", SHA256[:8], also_in="torch"
-    )
+    source = Source(FILE, "everything tiny", "MIT", "http://localhost:9/x", SHA256[:8], torch=True)
     monkeypatch.setitem(SOURCES, "tiny", source)
     return tmp_path
 
