@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from maskgit.common.cli import ArgumentParser
 from maskgit.common.device import available_cores
 from maskgit.common.errors import RunError, UsageError
 from maskgit.common.files import write_json
@@ -48,16 +49,11 @@ _EXCEPTION = re.compile(r"[A-Za-z_.]+(Error|Exception)\b.*: ")
 # The command line
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose description is the first line of a docstring and whose errors are one line."""
+class Parser(ArgumentParser):
+    """The parser of a benchmark, described by the first line of a docstring."""
 
     def __init__(self, doc: str | None):
         super().__init__(description=(doc or "").partition("\n")[0])
-
-    def error(self, message: str) -> NoReturn:
-        """Print no usage text; the exit code is 2."""
-        print(f"error: {message.removeprefix('argument ')}", file=sys.stderr)
-        raise SystemExit(2)
 
     def add_out(self) -> None:
         """Add --out, which every benchmark has."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from maskgit.common.cli import exit_code, without_aliases
+from maskgit.common.cli import exit_code, parse, without_aliases
 
 FORMER_FLAGS = {"--weights-dir": "--feature-weights"}
 
@@ -41,13 +40,7 @@ def command_line(
         interrupted: printed after Ctrl-C.
     """
     words = without_aliases(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
-    if "" in words:  # the current folder, if it were taken for a path
-        print("error: an empty argument (an unset variable?)", file=sys.stderr)
-        return 2
-    parse: Any = tyro.extras.subcommand_cli_from_dict if isinstance(command, dict) else tyro.cli
-    return exit_code(
-        lambda: parse(command, args=words, prog=prog, description=description), interrupted
-    )
+    return exit_code(lambda: parse(command, words, prog, description)(), interrupted)
 
 
 @contextmanager

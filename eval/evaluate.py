@@ -85,6 +85,8 @@ class Options:
             raise UsageError(f"--error-bars {self.error_bars}: at least 2 subsets are needed")
         if self.splits < 1:
             raise UsageError(f"--splits {self.splits}: at least 1 is needed")
+        if self.k < 1:
+            raise UsageError(f"--k {self.k}: at least 1 is needed")
         if self.features is not None and self.features not in EXTRACTORS:
             raise UsageError(f"features {self.features!r}: expected one of {', '.join(EXTRACTORS)}")
         if _needing_reference(parse_metrics(self.metrics)):

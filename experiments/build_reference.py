@@ -13,13 +13,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from eval.features.registry import get_extractor
 from eval.metrics.statistics import Statistics
 from eval.reference.files import REFERENCES, Reference, read_reference, write_reference
 from eval.weights.files import ZOO
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import exit_code, parse
 from maskgit.data.fashion_mnist import load_split
 
 SUBSET_PER_CLASS = 1000
@@ -64,4 +63,5 @@ def run(data: Path | None = None, out: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(lambda: tyro.cli(run)))
+    prog = "python -m experiments.build_reference"
+    sys.exit(exit_code(lambda: parse(run, sys.argv[1:], prog, __doc__)()))

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tyro
 
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import exit_code, parse
 from maskgit.data.fashion_mnist import load_split
 
 ZOO = Path(__file__).parents[1] / "eval" / "zoo"
@@ -74,4 +73,5 @@ def run(
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(lambda: tyro.cli(run)))
+    prog = "python -m experiments.train_classifier"
+    sys.exit(exit_code(lambda: parse(run, sys.argv[1:], prog, __doc__)()))

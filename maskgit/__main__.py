@@ -12,29 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
-from maskgit.common.cli import exit_code
-
-
-class _Parser(argparse.ArgumentParser):
-    """One line for a mistake, where argparse would print the usage first; no abbreviated flags."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; see --help", file=sys.stderr)
-        raise SystemExit(2)
+from maskgit.common.cli import ArgumentParser, exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m maskgit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    shared = _Parser(add_help=False)
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m maskgit", description=__doc__)
+    shared = ArgumentParser(add_help=False)
     add = shared.add_argument
     add("--output", type=Path, required=True, metavar="FILE.png", help="where the PNG goes")
     add("--class", dest="classes", default="0", metavar="NAMES", help="class names or numbers: a,b")
@@ -49,17 +33,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--choice-temperature", type=float, metavar="X", help="default: the preset's")
     add("--device", default="auto", help="auto, cpu or cuda")
 
-    photo = _Parser(add_help=False)
+    photo = ArgumentParser(add_help=False)
     photo.add_argument("--input", type=Path, required=True, metavar="PHOTO")
     photo.add_argument(
         "--start", type=int, default=2, help="first iteration, of 0..T-1 (default 2)"
     )
-    composite = _Parser(add_help=False)
+    composite = ArgumentParser(add_help=False)
     composite.add_argument("--blend", default="gaussian", help="gaussian (default) or hard")
 
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=ArgumentParser)
 
-    def command(name: str, text: str, *parents: _Parser) -> _Parser:
+    def command(name: str, text: str, *parents: ArgumentParser) -> ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=(*parents, shared))
 
     command("sample", "new images of the given classes")
@@ -83,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line; one line and exit code 2 for bad input."""
-    options = _parser().parse_args(arguments)
 
     def command() -> None:
+        options = _parser().parse_args(arguments)
         from maskgit.commands import run
 
         for path in run(options):

@@ -7,7 +7,6 @@ is built beside DIR and moved into its place when whole, so a killed build leave
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import importlib
@@ -17,7 +16,7 @@ import socket
 import sys
 from pathlib import Path
 
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import ArgumentParser, exit_code
 from maskgit.common.errors import UsageError
 from maskgit.common.files import sha256_of
 from reports.load import load_run, read_grid
@@ -147,12 +146,15 @@ def read_manifest(folder: Path) -> set[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; prints the path of report.md. Exit code 2 for what the user can correct."""
-    parser = argparse.ArgumentParser(prog="python -m reports.build", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(prog="python -m reports.build", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder with grid.json and cells/")
     parser.add_argument("--out", type=Path, metavar="DIR", help="report folder (RUN/report)")
-    options = parser.parse_args(arguments)
-    return exit_code(lambda: print(build(options.run, options.out or options.run / "report")))
+
+    def run() -> None:
+        options = parser.parse_args(arguments)
+        print(build(options.run, options.out or options.run / "report"))
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

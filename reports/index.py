@@ -7,14 +7,13 @@ Reads the summary.json and report.md of each report folder; computes nothing.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import ArgumentParser, exit_code
 from maskgit.common.errors import UsageError
 from maskgit.common.files import output_file, read_json
 from reports import escape, html
@@ -113,12 +112,15 @@ def build_index(folders: Sequence[Path], out: Path, title: str = "MaskGIT, repro
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; prints the path of index.md. Exit code 2 for what the user can correct."""
-    parser = argparse.ArgumentParser(prog="python -m reports.index", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(prog="python -m reports.index", description=__doc__)
     parser.add_argument("reports", type=Path, nargs="+", metavar="REPORT")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    options = parser.parse_args(arguments)
-    return exit_code(lambda: print(build_index(options.reports, options.out)))
+
+    def run() -> None:
+        options = parser.parse_args(arguments)
+        print(build_index(options.reports, options.out))
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

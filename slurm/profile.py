@@ -18,6 +18,7 @@ from typing import Any
 
 from maskgit.common.cli import suggestion
 from maskgit.common.errors import UsageError
+from maskgit.common.files import without_tilde
 
 FOLDER = Path(__file__).parent / "profiles"
 VARIABLE = "MASKGIT_BENCH_PROFILES"
@@ -126,12 +127,12 @@ def profile_names() -> list[str]:
 
 def _folders() -> list[Path]:
     own = os.environ.get(VARIABLE)
-    return [*([Path(own).expanduser()] if own else []), FOLDER]
+    return [*([without_tilde(own)] if own else []), FOLDER]
 
 
 def _find(name: str) -> Path:
     if name.endswith(".toml"):
-        path = Path(name).expanduser()
+        path = without_tilde(name)
         if not path.is_file():
             raise UsageError(f"--slurm {name}: no such file")
         return path

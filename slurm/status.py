@@ -11,7 +11,6 @@ says. Exit codes: 0; 1 with --follow when cells are missing at the end; 2 a wron
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import ArgumentParser, exit_code
 from maskgit.common.errors import UsageError
 from slurm.resubmit import resubmit
 from slurm.submission import Submission, load_submission, submissions
@@ -31,11 +30,7 @@ TAIL = 40  # lines of a log
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line; one line and exit code 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m slurm.status",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = ArgumentParser(prog="python -m slurm.status", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "action", nargs="?", default="show", choices=["show", "logs", "cancel", "resubmit"]
@@ -46,9 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=EVERY, help="seconds between two looks")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--failed", action="store_true", help="resubmit: cells that failed too")
-    options = parser.parse_args(arguments)
 
     def run() -> int:
+        options = parser.parse_args(arguments)
         submission = find(options.run, options.submission)
         if options.action == "logs":
             return _logs(submission, options.shard)
@@ -58,10 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _resubmit(options.run, options.failed)
         return _show(submission, options.follow, options.every, options.json)
 
-    try:
-        return exit_code(run, interrupted="")
-    except BrokenPipeError:
-        return 130
+    return exit_code(run, interrupted="")
 
 
 def find(run: Path, name: str | None = None) -> Submission:

@@ -14,7 +14,6 @@ the training ended otherwise, 2 a wrong request.
 
 from __future__ import annotations
 
-import argparse
 import os
 import runpy
 import shlex
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import ArgumentParser, check_not_empty, exit_code
 from maskgit.common.errors import UsageError
 from slurm.job import write_state
 from slurm.profile import Profile, load_profile
@@ -171,11 +170,7 @@ def wait(submission: Submission, every: float = 10.0) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line; one line and exit code 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m slurm.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = ArgumentParser(prog="python -m slurm.train", description=__doc__)
     # --profile and --set are the names of former versions.
     parser.add_argument(
         "--slurm", "--profile", required=True, metavar="PROFILE", help="such as a100x8, or a file"
@@ -186,9 +181,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would be asked for")
     given = sys.argv[1:] if arguments is None else arguments
     cut = given.index("--") if "--" in given else len(given)
-    options, words = parser.parse_args(given[:cut]), given[cut + 1 :]
 
     def run() -> int:
+        options, words = parser.parse_args(given[:cut]), given[cut + 1 :]
+        check_not_empty(words)
         if not words or words[0] not in COMMANDS:
             raise UsageError(
                 f"{shlex.join(words) or 'no command'}: expected -- and one of "

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskgit.common.errors import Unavailable, UsageError
-from maskgit.common.files import cache_folder, read_json, sha256_of
+from maskgit.common.files import cache_folder, read_json, sha256_of, user_cache
 from maskgit.common.records import Record, read_record, record_path, write_record
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
@@ -141,7 +141,7 @@ def weights_folder() -> Path:
 
 def torch_folder() -> Path:
     """torch.hub's folder of checkpoints (its own rule: TORCH_HOME, then XDG_CACHE_HOME)."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or user_cache()
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch") / "hub" / "checkpoints"
 
 

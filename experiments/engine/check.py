@@ -11,7 +11,6 @@ Exit codes: 0 every cell of grid.json is there and sound; 1 something is not; 2 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -27,7 +26,7 @@ from experiments.engine.cells import Task
 from experiments.engine.store.lease import Leases, read_lease
 from experiments.engine.store.stages import Stages
 from experiments.engine.store.store import Store
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import ArgumentParser, exit_code
 from maskgit.common.errors import UsageError
 from maskgit.common.files import read_json
 from reports.load import read_grid
@@ -300,16 +299,16 @@ def report_lines(checked: Checked) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line; one line and exit code 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.engine.check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = ArgumentParser(prog="python -m experiments.engine.check", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the --out folder of a sweep")
     parser.add_argument("--quarantine", action="store_true", help="move what is damaged")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
-    options = parser.parse_args(arguments)
-    return exit_code(lambda: _run(options.run, options.quarantine, options.json))
+
+    def run() -> int:
+        options = parser.parse_args(arguments)
+        return _run(options.run, options.quarantine, options.json)
+
+    return exit_code(run)
 
 
 def _run(run: Path, move: bool, as_json: bool) -> int:

@@ -12,7 +12,8 @@ from maskgit.common.errors import UsageError
 from maskgit.common.files import atomic_write, json_bytes
 
 MAX_VALUES = 100_000  # of one range: a slip of the hand should not fill the memory
-_ITEM = re.compile(r"([0-9]+)(?:\.\.([0-9]+)(?::([0-9]+))?)?", re.ASCII)
+# Up to 18 digits: what is longer is a slip of the hand too.
+_ITEM = re.compile(r"([0-9]{1,18})(?:\.\.([0-9]{1,18})(?::([0-9]{1,18}))?)?", re.ASCII)
 
 
 def parse_integers(text: str, flag: str, minimum: int = 0, maximum: int | None = None) -> list[int]:

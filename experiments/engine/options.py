@@ -32,6 +32,8 @@ NO_NUMBER = (
     *("slurm", "slurm_set", "snapshot", "chain_report", "wait"),
 )
 
+MOST = 2**31 - 1  # of any number of things
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -85,11 +87,13 @@ class RunOptions:
             raise UsageError(f"--device {self.device}: expected auto, cpu, cuda or cuda:0")
 
     def at_least(self, least: int, *names: str) -> None:
-        """Raise a UsageError if one of these options is given and smaller."""
+        """Raise a UsageError if one of these options is given and smaller, or absurdly large."""
         for name in names:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{flag_of(name)} {value}: must be at least {least}")
+            if value is not None and value > MOST:
+                raise UsageError(f"{flag_of(name)} {value}: must be at most {MOST}")
 
     def one_of(self, name: str, known: tuple[str, ...]) -> None:
         """Raise a UsageError if the option has none of these values."""
@@ -121,7 +125,7 @@ class RunOptions:
     def folders(self, experiment: str) -> tuple[Path, Path]:
         """(folder of the run, folder of the report), absolute."""
         if self.out is not None:
-            out = Path(os.path.abspath(self.out.expanduser()))
+            out = Path(os.path.abspath(os.path.expanduser(self.out)))
             return out, out / "report"
         root = repository_root(Path.cwd())
         return root / "runs" / experiment, root / "reports" / "out" / experiment

@@ -40,7 +40,7 @@ def request_of(experiment: str, options: RunOptions) -> dict[str, Any]:
 
 
 def _absolute(path: Path) -> str:
-    return os.path.abspath(path.expanduser())
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def run_on_slurm(experiment: str, options: RunOptions, build: Build) -> int:

@@ -64,7 +64,7 @@ def run(options: Options) -> int:
     """
     _check_samples(options)
     names = parse_names(options.only, "--only", list(EXPERIMENTS))
-    out = Path(os.path.abspath(options.out.expanduser()))
+    out = Path(os.path.abspath(os.path.expanduser(options.out)))
     reasons: dict[str, str] = {}
     for number, name in enumerate(EXPERIMENTS, 1):
         if name not in names:

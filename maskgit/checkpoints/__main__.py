@@ -25,7 +25,7 @@ from rich.table import Table
 
 from maskgit.checkpoints.fetch import fetch
 from maskgit.checkpoints.paths import OFFICIAL_URL, checkpoints_folder
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import exit_code, parse
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import sha256_of
 from maskgit.common.records import check_file, check_size, read_record
@@ -267,7 +267,7 @@ def main() -> None:
     """Parse the command line; one line and exit code 2 for bad input."""
 
     def command() -> None:
-        run(tyro.cli(Command, prog="python -m maskgit.checkpoints", description=__doc__))
+        run(parse(Command, sys.argv[1:], "python -m maskgit.checkpoints", __doc__))
 
     if code := exit_code(command, "stopped; the same command goes on from what has arrived"):
         sys.exit(code)

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,4 +196,15 @@ def _sha256(path: str, size: int, changed: int, inode: int) -> str:
 def cache_folder() -> Path:
     """Where downloads and built files are kept: $MASKGIT_BENCH_CACHE or ~/.cache/maskgit-bench."""
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "maskgit-bench"
+    return without_tilde(chosen) if chosen else user_cache() / "maskgit-bench"
+
+
+def user_cache() -> Path:
+    """~/.cache, or a folder of the user among the temporary ones where nobody knows a home."""
+    cache = without_tilde("~/.cache")
+    return cache if cache.is_absolute() else Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+
+
+def without_tilde(path: str | Path) -> Path:
+    """The path with the home for `~`. A user without a home keeps the `~`, as in a shell."""
+    return Path(os.path.expanduser(path))

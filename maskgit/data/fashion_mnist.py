@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from maskgit.common.errors import UsageError
-from maskgit.common.files import cache_folder
+from maskgit.common.files import cache_folder, without_tilde
 from maskgit.common.idx import read_idx
 from maskgit.data.source import ArrayImages
 from maskgit.presets import Preset
@@ -66,7 +66,7 @@ def find_files(
         UsageError: `--data` names a folder without the files, or they are nowhere.
     """
     if data is not None:
-        files = _files_in(Path(data).expanduser(), split)
+        files = _files_in(without_tilde(data), split)
         if files is None:
             raise UsageError(
                 f"--data {data}: expected {PREFIX[split]}-images-idx3-ubyte[.gz] and "

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from maskgit.common.errors import UsageError
+from maskgit.common.files import without_tilde
 from maskgit.common.image_file import SUFFIXES, read_image
 from maskgit.common.image_folder import class_labels, class_order, files_below, is_hidden
 from maskgit.data.source import ImageSource, spread
@@ -98,7 +99,7 @@ class ImageFolder:
         Raises:
             UsageError: no such folder, no images, or not num_classes class folders.
         """
-        self.folder = Path(root).expanduser() / split
+        self.folder = without_tilde(root) / split
         self.name = str(self.folder)
         self.augmentation, self.seed = augmentation, seed
         self.channels = channels
@@ -192,7 +193,7 @@ def open_split(
 
 def is_here(data: Path | None, split: str) -> bool:
     """See maskgit.data.registry.DataSet."""
-    return data is not None and (Path(data).expanduser() / split).is_dir()
+    return data is not None and (without_tilde(data) / split).is_dir()
 
 
 def about(images: int, crops: int | None = None) -> str:

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import tyro
 
 from maskgit.checkpoints.paths import model_path
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import exit_code, parse
 from maskgit.common.errors import UsageError
 from maskgit.data.registry import data_set
 from maskgit.presets import Preset, get_preset
@@ -179,9 +179,11 @@ def run(command: Command) -> None:
 
         print_cost(**vars(command))
         return
-    import torch
+    if command.threads is not None:
+        if command.threads < 1:
+            raise UsageError(f"--threads {command.threads}: expected 1 or more")
+        import torch
 
-    if command.threads:
         torch.set_num_threads(command.threads)
     if command.workers < 0:
         raise UsageError(f"--workers {command.workers}: expected 0 or more")
@@ -323,7 +325,7 @@ def main() -> None:
 
     def command() -> None:
         refuse_slurm(sys.argv[1:])
-        run(tyro.cli(Command, prog="python -m maskgit.training", description=__doc__))
+        run(parse(Command, sys.argv[1:], "python -m maskgit.training", __doc__))
 
     if code := exit_code(command, "stopped; the same command goes on from the last checkpoint"):
         sys.exit(code)

@@ -6,33 +6,27 @@ python -m slurm.local_cluster stop FOLDER
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from maskgit.common.cli import exit_code
+from maskgit.common.cli import ArgumentParser, exit_code
 from maskgit.common.errors import UsageError
 from slurm.local_cluster.cluster import LocalCluster
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the shell line that points SLURM's programs at the cluster. Exit code 2: cannot."""
-    parser = argparse.ArgumentParser(
-        prog="python -m slurm.local_cluster",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = ArgumentParser(prog="python -m slurm.local_cluster", description=__doc__)
     parser.add_argument("action", choices=["start", "stop"])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="for logs and state")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=2, help="of each node")
-    options = parser.parse_args(arguments)
-    if options.nodes < 1 or options.cpus < 1:
-        print("error: --nodes and --cpus: expected at least 1", file=sys.stderr)
-        return 2
-    cluster = LocalCluster(options.folder, nodes=options.nodes, cpus=options.cpus)
 
     def run() -> None:
+        options = parser.parse_args(arguments)
+        if options.nodes < 1 or options.cpus < 1:
+            raise UsageError("--nodes and --cpus: expected at least 1")
+        cluster = LocalCluster(options.folder, nodes=options.nodes, cpus=options.cpus)
         if options.action == "stop":
             return cluster.stop()
         try:
