@@ -214,7 +214,6 @@ def test_quarantine_leaves_what_the_store_did_not_write(run):
     assert (run / "photos" / "cat.png").exists()
 
 
-@issue16("11, an empty path stands for the current folder")
 def test_check_refuses_an_empty_path(run, monkeypatch, capsys):
     monkeypatch.chdir(run)
     assert main([""]) == 2
