@@ -21,7 +21,7 @@ from maskgit.model.tokenizer import Tokenizer
 from maskgit.training.shards import ShardTokens
 from maskgit.training.tokenize import TokenizeOptions, tokenize
 from tests.eval.cas.test_score import recipe, tiny_network
-from tests.faults.abuse import fault, issue16, run_command
+from tests.faults.abuse import fault, run_command
 from tests.maskgit.training.training_doubles import tiny_preset
 
 
