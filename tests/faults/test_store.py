@@ -19,7 +19,7 @@ from experiments.engine.run.signals import Stopper
 from experiments.engine.store.lease import Leases, read_lease
 from experiments.engine.store.store import Store, checksum
 from tests.experiments.engine.engine_doubles import Trivial, task, tasks
-from tests.faults.abuse import Hang, damaged, fault, issue16, report, run_command, strange_json
+from tests.faults.abuse import Hang, damaged, fault, report, run_command, strange_json
 from tests.paths import ROOT
 
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
