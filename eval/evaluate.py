@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class Options:
             known = ", ".join(reference_names())
             if not self.reference:
                 raise UsageError(f"--reference is missing: give the real images, or one of {known}")
-            if self.reference not in reference_names() and not Path(self.reference).exists():
+            if self.reference not in reference_names() and not os.path.exists(self.reference):
                 raise UsageError(
                     f"--reference {self.reference}: no such folder or file, nor one of {known}"
                 )
@@ -185,7 +185,7 @@ def choose_features(
         image: one of the images, uint8 (H, W, C).
     """
     held = reference_extractors(reference) if reference is not None else []
-    if held and not Path(str(reference)).exists():
+    if held and not os.path.exists(str(reference)):
         return held[0], f"the reference {reference} holds them"
     if image.shape == (32, 32, 1):
         return "fashion-resnet", "the images are grey, 32x32"

@@ -7,6 +7,7 @@ Each reader gives an item's bytes, which identify it, and the pixels in those by
 from __future__ import annotations
 
 import math
+import os
 import stat
 import zipfile
 from collections.abc import Sequence
@@ -202,14 +203,15 @@ def open_set(where: Path) -> Files | Array:
     Raises:
         UsageError: nothing there, another kind of file, broken, or without images.
     """
-    suffix = where.suffix.lower()
-    if where.is_dir():
+    # os.path says no where pathlib raises: at names that are too long, or hold a null.
+    suffix, is_file = where.suffix.lower(), os.path.isfile(where)
+    if os.path.isdir(where):
         return Folder(where)
-    if where.is_file() and suffix == ".zip":
+    if is_file and suffix == ".zip":
         return Zip(where)
-    if where.is_file() and suffix == ".npz":
+    if is_file and suffix == ".npz":
         return ZippedArray(where)
-    if where.is_file() and suffix == ".npy":
+    if is_file and suffix == ".npy":
         try:
             with where.open("rb") as file:
                 _npy_header(file, where.stat().st_size, str(where))
@@ -218,11 +220,11 @@ def open_set(where: Path) -> Files | Array:
             raise
         except Exception as error:  # numpy raises whatever the broken bytes lead it to
             raise UsageError(f"{where}: not a readable array file ({one_line(error)})") from error
-    if where.is_file() and (suffix in (".gz", ".idx3") or where.name.endswith("-ubyte")):
+    if is_file and (suffix in (".gz", ".idx3") or where.name.endswith("-ubyte")):
         labels = where.with_name(where.name.replace("images", "labels").replace("idx3", "idx1"))
         found = read_idx(labels, 1) if labels != where and labels.is_file() else None
         return Array(read_idx(where, 3), str(where), found)
-    found_here = "another kind of file" if where.exists() else "does not exist"
+    found_here = "another kind of file" if os.path.exists(where) else "does not exist"
     raise UsageError(
         f"{where}: {found_here}, expected a folder of images, a .zip, .npz, .npy or IDX file"
     )

@@ -13,6 +13,7 @@ import inspect
 import itertools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -134,7 +135,16 @@ def build_reference(
         description or f"{build.statistics.n} images of {source.name}, built here",
         {**protocol, **source.describe(), "skipped_images": len(source.skipped)},
     )
-    write_reference(path, built, key)
+    try:
+        write_reference(path, built, key)
+    except UsageError as error:
+        if name is not None:
+            raise
+        print(f"{one_line(error)}: the reference is not kept", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "reference.npz"
+            write_reference(path, built, key)
+            return read_reference(path, shown)
     card = {  # where the images were, which is no part of the reference's identity
         "images": None if source.where is None else str(source.where.resolve()),
         "num_images": len(source),

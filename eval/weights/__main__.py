@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -137,7 +138,7 @@ def run(
     Raises:
         UsageError: an unknown name, no name for `fetch`, or --feature-weights is no folder.
     """
-    if feature_weights is not None and command != "fetch" and not Path(feature_weights).is_dir():
+    if feature_weights is not None and command != "fetch" and not os.path.isdir(feature_weights):
         raise UsageError(f"--feature-weights {feature_weights}: no such folder")
     chosen = list(SOURCES) if not names or names == ("all",) else list(dict.fromkeys(names))
     for name in chosen:

@@ -226,7 +226,6 @@ def test_commands_run_without_a_home(tmp_path):
     report(wrong, len(commands))
 
 
-@issue16("an unwritable cache is not fatal where it only saves time")
 @pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_not_fatal(tmp_path, pictures):
     (tmp_path / "file").write_text("no folder")
