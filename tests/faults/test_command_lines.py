@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.faults.abuse import damaged, fault, issue16, report, run_command
+from tests.faults.abuse import damaged, fault, report, run_command
 from tests.faults.test_store import compute
 from tests.paths import ROOT
 
