@@ -38,14 +38,25 @@ class FeatureNetwork:
     folder: Path | None = None  # with the weights, as --feature-weights
 
     def extractor(self, device: str) -> Extractor:
-        """The network on a device."""
+        """The network on a device.
 
-        return get_extractor(self.name, self.folder, device)
+        Raises:
+            UsageError: its weights were replaced after the run began.
+        """
+        extractor = get_extractor(self.name, self.folder, device)
+        _check_same(f"the weights of {self.name}", extractor.weights_sha256, self.weights_sha256)
+        return extractor
 
     def load_reference(self) -> PreparedReference:
-        """The reference, which keeps what metrics compute from it once."""
+        """The reference, which keeps what metrics compute from it once; raises as `extractor`."""
+        reference = load_reference(self.reference, self.name, self.folder)
+        _check_same(f"the reference {self.reference}", reference.sha256, self.reference_sha256)
+        return PreparedReference(reference)
 
-        return PreparedReference(load_reference(self.reference, self.name, self.folder))
+
+def _check_same(what: str, loaded: str, expected: str) -> None:
+    if loaded != expected:
+        raise UsageError(f"{what}: replaced while the run went on; start it again")
 
 
 def find_feature_network(

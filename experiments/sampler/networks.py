@@ -49,13 +49,14 @@ class Network:
         """What stands for the network in a key."""
         return [self.sha256, digest(self.sizes)]
 
-    def check_unchanged(self) -> None:
-        """Whether the weights on the disk are still those whose hash stands in the keys.
+    def check(self, model: Any) -> None:
+        """Whether a model that was just loaded is the one whose hashes stand in the keys.
 
         Raises:
-            UsageError: they were replaced after the run began.
+            UsageError: its files were replaced after the run began.
         """
-        if checkpoints.weights_sha256(self.path) != self.sha256:
+        sizes = digest(asdict(model.config))
+        if [checkpoints.weights_sha256(self.path), sizes] != self.identity:
             raise UsageError(
                 f"{self.path}: the weights were replaced while the run went on; start it again"
             )

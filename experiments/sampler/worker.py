@@ -122,7 +122,7 @@ class Worker:
             load = SAMPLERS[settings.sampler].code[backend].module.load
             codes = self.preset.num_codes
             model = load(network.path, codes, self._device_for(backend), settings)
-            network.check_unchanged()
+            network.check(model)
             self._networks[backend] = identity, model
             trim_memory()
         return self._networks[backend][1]
@@ -154,7 +154,7 @@ class Worker:
 
         def checked() -> Any:
             model = load(network.path, self._device_for(backend))
-            network.check_unchanged()
+            network.check(model)
             return model
 
         return self._once(f"tokenizer {backend}", checked)

@@ -151,7 +151,7 @@ def test_a_loaded_model_does_not_change_with_its_file(copies, kind):
         assert torch.equal(tensor, before[name])
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "transformer"])
+@pytest.mark.parametrize("kind", ["tokenizer", "transformer", "sizes"])
 def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(tmp_path, monkeypatch, kind):
     from experiments.engine.cells import Sampling
     from experiments.studies.ablate_schedule.experiment import Options, build
@@ -174,8 +174,11 @@ def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(tmp_path, mon
     )  # fmt: skip
     (task,) = built.tasks
     name = "tokenizer" if kind == "tokenizer" else "transformer-cosine"
-    shutil.rmtree(tmp_path / "old" / name)
-    shutil.copytree(tmp_path / "new" / name, tmp_path / "old" / name)
+    if kind == "sizes":  # which no weight shows
+        set_sizes(tmp_path / "old" / name, heads=1)
+    else:
+        shutil.rmtree(tmp_path / "old" / name)
+        shutil.copytree(tmp_path / "new" / name, tmp_path / "old" / name)
     worker = built.computer
     worker.start(0, 1)
     with pytest.raises((UsageError, RuntimeError)):

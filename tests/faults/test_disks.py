@@ -13,7 +13,7 @@ from experiments.engine.store.lease import Leases
 from maskgit.common.cli import exit_code
 from reports import build
 from tests.experiments.engine.engine_doubles import Trivial, task, tasks
-from tests.faults.abuse import fault, issue16, largest_file, owner_rights
+from tests.faults.abuse import fault, largest_file, owner_rights
 from tests.faults.test_store import compute
 from tests.reports.synthetic_run import write_run
 
@@ -42,17 +42,12 @@ def sweep(folder):
     return command.run_build("trivial", options, Build(grid, Trivial(folder / "log"), described))
 
 
-FULL = issue16("7, a full disk or a quota ends in a traceback")
-
-
-@FULL
 def test_a_full_disk_at_the_start_of_a_run(tmp_path, capsys):
     with largest_file(50):
         ends_in_a_line(lambda: sweep(tmp_path), capsys)
     assert not list((tmp_path / "run").rglob(".tmp-*"))
 
 
-@FULL
 def test_a_full_disk_while_the_report_is_built(tmp_path, capsys):
     run = write_run(tmp_path / "run", ["cosine"], [4, 8], [0])
     with largest_file(2000):
@@ -74,12 +69,7 @@ def test_a_full_disk_leaves_no_empty_lease_where_links_are_unknown(tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-PARENT = issue16("10, a parent folder that may not be searched")
-
-
-@pytest.mark.parametrize(
-    "command", [pytest.param("check", marks=PARENT), pytest.param("build", marks=PARENT), "sweep"]
-)
+@pytest.mark.parametrize("command", ["check", "build", "sweep"])
 def test_a_run_below_a_private_folder(tmp_path, capsys, command):
     private = tmp_path / "private"
     private.mkdir()
@@ -97,7 +87,6 @@ def test_a_run_below_a_private_folder(tmp_path, capsys, command):
         private.chmod(0o700)
 
 
-@issue16("10, a read-only run with --only-report")
 def test_a_report_of_a_run_that_may_only_be_read(tmp_path, capsys):
     run = write_run(tmp_path / "run", ["cosine"], [4, 8], [0], samples=False)
     run.chmod(0o500)
@@ -142,9 +131,7 @@ def test_a_runner_reports_the_cell_it_may_not_read(run, what):
     assert list(summaries[0].failed) == [task(1).key]
 
 
-@pytest.mark.parametrize(
-    "mode", [0o500, pytest.param(0, marks=issue16("10, maskgit sample into a private folder"))]
-)
+@pytest.mark.parametrize("mode", [0o500, 0])
 def test_sample_into_a_folder_that_may_not_be_written(tmp_path, capsys, mode):
     from maskgit import __main__ as maskgit
 
