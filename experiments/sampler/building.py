@@ -44,7 +44,6 @@ def make_build(
         options.stages_folder(resources.experiment),
         getattr(options, "batch_size", None),
         options.device,
-        getattr(options, "precision", "float32"),
     )
     if models is None:
         models = {name: n.card for name, n in resources.networks.items() if name != "tokenizer"}

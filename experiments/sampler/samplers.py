@@ -1,7 +1,7 @@
 """The samplers: what each needs, and the code that draws and decodes its tokens in each library.
 
-To add one, write a module with `load` and `sample_tokens` (as `sampling.py`) and its entry in
-SAMPLERS. A cell's `sampler` is the name of an entry.
+To add one, write a module with `load` and `draw` (as `sampling.py`) and its entry in SAMPLERS. A
+cell's `sampler` is the name of an entry.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Sampler:
         role: kind of its network, see `networks.Network`.
         per_schedule: whether each mask schedule has a network of its own.
         settings: what its tokens depend on beside the network.
-        code: backend -> the module with `load` and `sample_tokens`.
+        code: backend -> the module with `load` and `draw`.
         fixed: values of the settings that mean nothing to it.
         step_per_token: whether it takes a step for each token, whatever T is.
         why_no_likelihood: why the likelihood of masked tokens is not defined; empty if it is.
@@ -79,10 +79,6 @@ class Sampler:
     def network(self, schedule: str = SCHEDULE) -> str:
         """Name of the network that samples, as `maskgit.checkpoints.paths.model_path` takes it."""
         return f"{self.role}-{schedule}" if self.per_schedule else self.role
-
-    def fingerprint(self, backend: str) -> str:
-        """Of the code that draws the tokens."""
-        return self.code[backend].fingerprint
 
 
 SAMPLERS = {

@@ -1,15 +1,13 @@
-"""First stage of a cell: a transformer's tokens. Numbers here are part of the tokens' key."""
+"""MaskGIT's tokens, in torch. Numbers here are part of the tokens' key."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from experiments.engine.cells import Sampling
-from experiments.sampler.samples import labels_of
 from maskgit import checkpoints
 from maskgit.decoding import generate
 from maskgit.sampling.compiled import compile_for_sampling
@@ -25,30 +23,17 @@ def load(path: Path, num_codes: int, device: str, settings: Sampling) -> Transfo
     return compile_for_sampling(transformer, settings.mode)
 
 
-def sample_tokens(
-    transformer: Transformer,
-    settings: Sampling,
-    batch_size: int | None = None,
-    ids: np.ndarray | None = None,
-) -> np.ndarray:
-    """Tokens of a cell's samples, uint16 (n, N).
-
-    batch_size: what one forward takes (None: what suits the device); it changes no token.
-    ids: numbers of the samples to draw, int64 (n,); by default all of the cell.
-    """
-    ids = np.arange(settings.num_samples) if ids is None else ids
-    labels = labels_of(settings.num_samples, transformer.config.num_classes)[ids]
-    device = transformer.word_embeddings.weight.device
+def draw(transformer: Transformer, settings: Sampling, labels: Any, **more: Any) -> Any:
+    """Tokens of one image for each class of `labels`, int64 (n,), as `maskgit.decoding.generate`
+    returns them. more: sample_ids, tokens, start, batch_size and trace, as it takes them."""
     with torch.inference_mode():
-        tokens = generate(
+        return generate(
             transformer,
-            torch.from_numpy(labels).to(device),
-            sample_ids=torch.from_numpy(ids).to(device),
+            labels,
             steps=settings.steps,
             schedule=settings.schedule,
             choice_temperature=settings.choice_temperature,
             sampling_temperature=settings.sampling_temperature,
             seed=settings.seed,
-            batch_size=batch_size,
+            **more,
         )
-    return tokens.cpu().numpy().astype(np.uint16)

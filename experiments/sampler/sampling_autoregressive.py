@@ -1,15 +1,13 @@
-"""First stage of an autoregressive cell: one token after the other, in raster order."""
+"""The autoregressive baseline's tokens: one after the other, in raster order."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from experiments.engine.cells import Sampling
-from experiments.sampler.samples import labels_of
 from maskgit import checkpoints
 from maskgit.sampling.autoregressive import compile_positions, generate_autoregressive
 
@@ -24,23 +22,15 @@ def load(path: Path, num_codes: int, device: str, settings: Sampling) -> Autoreg
     return compile_positions(model, settings.mode)
 
 
-def sample_tokens(
-    model: Autoregressive,
-    settings: Sampling,
-    batch_size: int | None = None,
-    ids: np.ndarray | None = None,
-) -> np.ndarray:
-    """Tokens of a cell's samples, uint16 (n, N); arguments as for `sampling.sample_tokens`."""
-    ids = np.arange(settings.num_samples) if ids is None else ids
-    labels = labels_of(settings.num_samples, model.config.num_classes)[ids]
-    device = next(model.parameters()).device
+def draw(
+    model: Autoregressive, settings: Sampling, labels: Any, start: int = 0, **more: Any
+) -> Any:
+    """As `sampling.draw`. start: of MaskGIT's iterations; means nothing here."""
     with torch.inference_mode():
-        tokens = generate_autoregressive(
+        return generate_autoregressive(
             model,
-            torch.from_numpy(labels).to(device),
-            sample_ids=torch.from_numpy(ids).to(device),
+            labels,
             sampling_temperature=settings.sampling_temperature,
             seed=settings.seed,
-            batch_size=batch_size,
+            **more,
         )
-    return tokens.cpu().numpy().astype(np.uint16)

@@ -29,8 +29,8 @@ from experiments.engine.store.stages import Stages
 from experiments.sampler import imaging, likelihood
 from experiments.sampler.networks import trim_memory
 from experiments.sampler.resources import Resources
-from experiments.sampler.samplers import IMAGING, SAMPLERS, SCHEDULE
-from experiments.sampler.samples import sample_parts, shown_samples
+from experiments.sampler.samplers import IMAGING, SAMPLERS, sampling
+from experiments.sampler.samples import labels_of, sample_parts, shown_samples
 from maskgit.common.device import resolve_device, worker_threads
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class Worker:
         run: folder with the stages, and with the classifiers of the CAS.
         batch_size: images in one forward of the transformer; None: what suits the device.
         asked_device: `auto`, `cpu`, `cuda`, `cuda:0`, ...
-        precision: of the transformer where cells have no sampling settings of their own.
     """
 
     def __init__(
@@ -65,10 +64,9 @@ class Worker:
         run: Path,
         batch_size: int | None = None,
         asked_device: str = "auto",
-        precision: str = "float32",
     ):
         self.resources, self.run = resources, run
-        self.batch_size, self.asked_device, self.precision = batch_size, asked_device, precision
+        self.batch_size, self.asked_device = batch_size, asked_device
 
     def start(self, worker: int, workers: int) -> None:
         """Share the cores among the workers and pick the device."""
@@ -132,17 +130,15 @@ class Worker:
         return self.device if backend == "torch" else self.asked_device
 
     @property
-    def transformer(self) -> Any:
-        """MaskGIT's transformer of the cosine schedule."""
-        return self.sampler(self._plain("maskgit"))
+    def mask_id(self) -> int:
+        """The token that stands for an unknown one, for every sampler."""
+        return self.preset.num_codes + self.preset.num_classes
 
-    @property
-    def autoregressive(self) -> Any:
-        """The autoregressive baseline."""
-        return self.sampler(self._plain("autoregressive"))
-
-    def _plain(self, sampler: str) -> Sampling:
-        return Sampling(sampler, SCHEDULE, 1, 0, 1, 0.0, precision=self.precision)
+    def settings(self, cell: dict[str, Any], sampler: str = "maskgit") -> Sampling:
+        """A sampler's settings from a cell's seed and, where it has them, steps and precision."""
+        given = {name: cell[name] for name in ("precision",) if name in cell}
+        steps, seed = cell.get("steps", 1), cell["seed"]
+        return sampling(self.preset, sampler, steps=steps, seed=seed, num_samples=1, **given)
 
     @property
     def tokenizer(self) -> Any:
@@ -195,7 +191,7 @@ class Worker:
                 first = self.stages.tokens(key, block, lambda: self.sample(settings))
             else:
                 first = self.stages.tokens_in_parts(
-                    key, parts, lambda ids: self.sample(settings, ids=ids)
+                    key, parts, lambda ids: self.sample(settings, ids)
                 )
             more = [
                 self._more_tokens(settings, key, start, min(block, count - start))
@@ -209,13 +205,22 @@ class Worker:
         return self.stages.tokens_in_parts(
             stage_key("more-tokens", first=first, start=start, size=size),
             sample_parts(size, self.preset.num_classes),
-            lambda ids: self.sample(wider, ids=ids + start),
+            lambda ids: self.sample(wider, ids + start),
         )
 
-    def sample(self, settings: Sampling, **ids: np.ndarray) -> np.ndarray:
-        """Tokens uint16 (n, N), sampled now; with `ids`, of these samples only."""
+    def sample(self, settings: Sampling, ids: np.ndarray | None = None) -> np.ndarray:
+        """Tokens uint16 (n, N) of a cell's samples, or of those with numbers `ids`, sampled now."""
+        ids = np.arange(settings.num_samples) if ids is None else ids
+        labels = labels_of(settings.num_samples, self.preset.num_classes)[ids]
+        tokens = self.draw(settings, labels, sample_ids=ids, batch_size=self.batch_size)
+        if isinstance(tokens, torch.Tensor):
+            tokens = tokens.cpu()
+        return np.asarray(tokens).astype(np.uint16)
+
+    def draw(self, settings: Sampling, labels: np.ndarray, **more: Any) -> Any:
+        """Tokens of one image for each class, int64 (n,), or their trace; see `sampling.draw`."""
         module = SAMPLERS[settings.sampler].code[settings.backend].module
-        return module.sample_tokens(self.sampler(settings), settings, self.batch_size, **ids)
+        return module.draw(self.sampler(settings), settings, labels, **more)
 
     def decode(self, tokens: np.ndarray, backend: str = "torch") -> Iterator[np.ndarray]:
         """Images uint8 (m, H, W, C) of tokens (n, N), a few at a time."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +18,14 @@ import torch
 from experiments.sampler.imaging import as_bytes, as_tensor, chunk_size
 from experiments.sampler.worker import Worker
 from maskgit.common.errors import UsageError
-from maskgit.sampling.autoregressive import generate_autoregressive
 from maskgit.sampling.editing import (
     blend_weights,
     center_mask,
     composite,
-    edit,
     hide,
     latent_mask,
     side_mask,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def _surround(side: int, share: float) -> np.ndarray:
@@ -59,7 +54,6 @@ TASKS: dict[str, Callable[[int], np.ndarray]] = {
 }
 # The baseline draws tokens in raster order, so what it is to fill must come last.
 AUTOREGRESSIVE_TASKS = ("outpaint-bottom",)
-SAMPLERS = ("maskgit", "autoregressive")
 PACKAGE = "scikit-image"
 NO_PACKAGE = f"{PACKAGE} is not installed: pip install -e '.[inpainting]'"
 
@@ -145,46 +139,19 @@ def _sampled(
     labels: np.ndarray,
     ids: np.ndarray,
 ) -> np.ndarray:
-    tokenizer, device = worker.tokenizer, worker.device
+    tokenizer = worker.tokenizer
     latent = latent_mask(mask, tokenizer.config.downsampling)
-    known, classes = as_tensor(images, device), torch.from_numpy(labels).to(device)
-    noise = {"seed": cell["seed"], "sample_ids": torch.from_numpy(ids).to(device)}
+    known, settings = as_tensor(images, worker.device), worker.settings(cell, cell["method"])
     with torch.inference_mode():
-        if cell["method"] == "maskgit":
-            decoded = edit(
-                worker.transformer,
-                tokenizer,
-                known,
-                classes,
-                latent,
-                pixels=mask,
-                hidden=True,
-                steps=cell["steps"],
-                start=cell["start"],
-                **noise,
-            ).decoded
-        else:
-            decoded = _continued(worker, known, classes, mask, latent, noise)
+        codes = tokenizer.encode(hide(known, mask)).flatten(1)
+        unknown = torch.from_numpy(latent.reshape(-1)).to(codes.device)
+        grid = codes.masked_fill(unknown, worker.mask_id)
+        start = cell.get("start", 0)
+        tokens = worker.draw(settings, labels, sample_ids=ids, tokens=grid, start=start)
+        decoded = tokenizer.decode(tokens.view(-1, *latent.shape)).clamp(0.0, 1.0)
         # The blur of the latent mask outwards; inside, nothing of the input (see the top).
         weights = np.maximum(blend_weights(latent, mask.shape), mask.astype(np.float32))
         return as_bytes(composite(known, decoded, weights))
-
-
-def _continued(
-    worker: Worker,
-    known: Tensor,
-    classes: Tensor,
-    mask: np.ndarray,
-    latent: np.ndarray,
-    noise: dict[str, Any],
-) -> Tensor:
-    """The baseline's images (b, C, H, W): known tokens first, the others drawn after them."""
-    model = worker.autoregressive
-    codes = worker.tokenizer.encode(hide(known, mask)).flatten(1)
-    unknown = torch.from_numpy(latent.reshape(-1)).to(codes.device)
-    grid = codes.masked_fill(unknown, model.config.mask_id)
-    tokens = generate_autoregressive(model, classes, tokens=grid, **noise)
-    return worker.tokenizer.decode(tokens.view(-1, *latent.shape)).clamp(0.0, 1.0)
 
 
 def chunks(worker: Worker, count: int) -> list[slice]:

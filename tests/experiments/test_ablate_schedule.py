@@ -69,7 +69,7 @@ def test_a_grid_from_flags_to_report_and_the_same_command_again(run, tmp_path, m
         assert not (cell / "lease").exists()
 
     before, page = results(folder), report(folder)
-    for stage in ("sampling.sample_tokens", "imaging.decode_batches", "worker.measure"):
+    for stage in ("sampling.draw", "imaging.decode_batches", "worker.measure"):
         monkeypatch.setattr(f"experiments.sampler.{stage}", never)
     code, out, err = run(*GRID)
     assert code == 0, err
@@ -99,7 +99,7 @@ def test_neither_batch_size_nor_workers_nor_folder_change_a_token_or_a_key(run, 
 def test_a_new_metric_samples_nothing_again(run, tmp_path, monkeypatch):
     flags = ("--T", "2", "--schedules", "cosine", "--num-samples", "12")
     assert run(*flags, "--metrics", "fid")[0] == 0
-    monkeypatch.setattr("experiments.sampler.sampling.sample_tokens", never)
+    monkeypatch.setattr("experiments.sampler.sampling.draw", never)
     monkeypatch.setattr("eval.features.registry.Extractor.extract", never)
     code, _, err = run(*flags, "--metrics", "precision,is,nll")
     assert code == 0, err
@@ -179,14 +179,14 @@ def test_a_dry_run_counts_measures_and_writes_nothing(run, tmp_path):
 def test_a_failed_cell_is_one_line_exit_1_and_in_the_report(run, tmp_path, monkeypatch):
     from experiments.sampler import sampling
 
-    real = sampling.sample_tokens
+    real = sampling.draw
 
-    def moody(transformer, cell, batch_size):
+    def moody(transformer, cell, labels, **more):
         if (cell.schedule, cell.steps) == ("linear", 4):
             raise RuntimeError("not\ntoday")
-        return real(transformer, cell, batch_size)
+        return real(transformer, cell, labels, **more)
 
-    monkeypatch.setattr(sampling, "sample_tokens", moody)
+    monkeypatch.setattr(sampling, "draw", moody)
     code, out, err = run(*GRID)
     assert code == 1
     assert out.endswith("report.md\n")
@@ -223,13 +223,13 @@ def test_a_tampered_result_is_computed_again_with_one_line_of_warning(run, tmp_p
 def test_ctrl_c_says_how_to_go_on(run, tmp_path, monkeypatch):
     from experiments.sampler import sampling
 
-    real = sampling.sample_tokens
+    real = sampling.draw
 
-    def interrupted(transformer, cell, batch_size):
+    def interrupted(transformer, cell, labels, **more):
         os.kill(os.getpid(), signal.SIGINT)
-        return real(transformer, cell, batch_size)
+        return real(transformer, cell, labels, **more)
 
-    monkeypatch.setattr(sampling, "sample_tokens", interrupted)
+    monkeypatch.setattr(sampling, "draw", interrupted)
     code, out, err = run(*GRID)
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "ended by SIGINT; run the same command again to go on"

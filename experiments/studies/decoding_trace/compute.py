@@ -10,13 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from experiments.engine.cells import Outcome
 from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.worker import Worker
-from maskgit.decoding import generate
-from maskgit.sampling.autoregressive import generate_autoregressive
 
 METRICS = (
     own_metric("trace", "iterations", "Iterations", 0, "lower"),
@@ -29,32 +26,27 @@ FRAME_PIXELS = 2**22  # of all frames
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One sampler's trace: cell has sampler, steps, seed and classes."""
-    labels = torch.tensor(cell["classes"], device=worker.device)
-    if cell["sampler"] == "maskgit":
-        model = worker.transformer
-        trace = generate(model, labels, steps=cell["steps"], seed=cell["seed"], trace=True)
-    else:
-        model = worker.autoregressive
-        trace = generate_autoregressive(model, labels, seed=cell["seed"], trace=True)
+    labels, preset = np.array(cell["classes"], np.int64), worker.preset
+    trace = worker.draw(worker.settings(cell, cell["sampler"]), labels, trace=True)
     unknown = trace.masked.sum(dim=2)[:, 0].cpu().numpy()
     unknown[-1] = 0  # the image is the last sample, with nothing masked
     iterations = len(unknown)
-    most = FRAME_PIXELS // (len(labels) * worker.preset.image_size**2)
+    most = FRAME_PIXELS // (len(labels) * preset.image_size**2)
     frames = min(iterations, max(FEWEST, min(FRAMES, most)))
     kept = np.unique(np.linspace(0, iterations - 1, frames).round().astype(int))
     tokens = trace.tokens[kept].cpu().numpy()
     masked = trace.masked[kept].cpu().numpy()
     masked[-1] = False
     # A token that the baseline has not drawn yet is shown grey; any code stands in for it here.
-    flat = np.where(tokens >= model.config.num_codes, 0, tokens).reshape(-1, tokens.shape[2])
+    flat = np.where(tokens >= preset.num_codes, 0, tokens).reshape(-1, tokens.shape[2])
     images = worker.images(flat)
-    half = float(1 + np.argmax(unknown <= model.config.num_tokens / 2))
+    half = float(1 + np.argmax(unknown <= preset.num_tokens / 2))
     return Outcome(
         metrics=entries(METRICS, {"iterations": float(iterations), "half": half}),
         protocol={"seed": cell["seed"]},
         arrays={
             "images": images.reshape(*tokens.shape[:2], *images.shape[1:]),
-            "masked": masked.reshape(*tokens.shape[:2], *worker.preset.grid),
+            "masked": masked.reshape(*tokens.shape[:2], *preset.grid),
             "iterations": (kept + 1).astype(np.int64),
             "unknown": unknown.astype(np.int64),
         },

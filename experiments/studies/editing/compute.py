@@ -20,8 +20,9 @@ import torch
 from experiments.engine.cells import Outcome, plain_reason
 from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.imaging import as_bytes, as_tensor
+from experiments.sampler.samplers import SAMPLERS
 from experiments.sampler.worker import Worker
-from experiments.studies.filling import SAMPLERS, TASKS, chunks, fill
+from experiments.studies.filling import TASKS, chunks, fill
 from maskgit.common.errors import UsageError
 from maskgit.sampling.editing import Box, box_mask, edit, latent_box
 
@@ -153,7 +154,7 @@ def edited(
     parts = []
     for rows in chunks(worker, len(images)):
         result = edit(
-            worker.transformer,
+            worker.sampler(worker.settings(cell)),
             worker.tokenizer,
             as_tensor(images[rows], worker.device),
             torch.from_numpy(targets[rows]).to(worker.device),

@@ -56,7 +56,6 @@ def build(options: Options) -> Build:
     """The cells of every task and method, of their pictures, and of the edits."""
     from experiments.sampler.building import make_build
     from experiments.studies.filling import AUTOREGRESSIVE_TASKS, TASKS, library
-    from experiments.studies.filling import SAMPLERS as DRAWING
 
     names = parse_names(options.tasks, "--tasks", list(TASKS))
     preset, seeds, absent = (
@@ -82,7 +81,7 @@ def build(options: Options) -> Build:
 
     def measured(task: str, method: str, **more: Any) -> list[dict[str, Any]]:
         cell = {"part": "measure", "task": task, "method": method, "num_images": count, **more}
-        return [{**cell, "seed": s} for s in (seeds if method in DRAWING else seeds[:1])]
+        return [{**cell, "seed": s} for s in (seeds if method in SAMPLERS else seeds[:1])]
 
     cells = [cell for method in ("real", "tokenizer") for cell in measured("none", method)]
     for name in names:
@@ -147,6 +146,8 @@ def parse_box(text: str, side: int) -> Box:
 
 
 def _cost(cell: dict[str, Any], num_tokens: int) -> float:
-    forwards = num_tokens if cell.get("method") == BASELINE else cell.get("steps", 1)
+    sampler = SAMPLERS.get(cell.get("method", ""))
+    one_by_one = sampler is not None and sampler.step_per_token
+    forwards = num_tokens if one_by_one else cell.get("steps", 1)
     images = cell.get("num_images", 0) or len(cell["images"]) * SAMPLES
     return float(images * (4 + forwards))

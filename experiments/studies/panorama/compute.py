@@ -43,7 +43,7 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     for images, labels, ids in worker.resources.held_out.numbered(last + 1):
         for rows in chunks(worker, len(images)):
             made = extend(
-                worker.transformer,
+                worker.sampler(worker.settings(cell)),
                 worker.tokenizer,
                 as_tensor(images[rows], worker.device),
                 torch.from_numpy(labels[rows]).to(worker.device),

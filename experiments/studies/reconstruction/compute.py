@@ -29,7 +29,6 @@ from experiments.engine.own_metrics import own_metric
 from experiments.sampler.likelihood import encode_images
 from experiments.sampler.worker import Worker
 from maskgit.common.errors import UsageError
-from maskgit.decoding import generate
 from maskgit.sampling.noise import position_uniforms
 
 if TYPE_CHECKING:
@@ -76,17 +75,9 @@ def reconstructed(
     masks = masks_of(cell["seed"], ids, cell["ratio"], tokens.shape[1])
     filled: Tensor = torch.from_numpy(tokens.astype(np.int64))
     if masks.any():
-        model = worker.transformer
-        known = filled.masked_fill(torch.from_numpy(masks), model.config.mask_id)
-        with torch.inference_mode():
-            filled = generate(
-                model,
-                torch.from_numpy(labels).to(worker.device),
-                steps=cell["steps"],
-                seed=cell["seed"],
-                sample_ids=torch.from_numpy(ids).to(worker.device),
-                tokens=known.to(worker.device),
-            ).cpu()
+        known = filled.masked_fill(torch.from_numpy(masks), worker.mask_id)
+        settings = worker.settings(cell)
+        filled = worker.draw(settings, labels, sample_ids=ids, tokens=known).cpu()
     result = filled.numpy()
     return masks, result, worker.images(result)
 

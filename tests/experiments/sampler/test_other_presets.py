@@ -135,7 +135,7 @@ def test_a_metric_is_computed_when_its_weights_have_come(run, tmp_path, monkeypa
     (before,) = results(tmp_path / "run")
     assert set(before["metrics"]) == {"nll"}
     shutil.copy(ZOO / "fashion-resnet" / "model.safetensors", folder)
-    monkeypatch.setattr("experiments.sampler.sampling.sample_tokens", never)
+    monkeypatch.setattr("experiments.sampler.sampling.draw", never)
     monkeypatch.setattr("experiments.sampler.likelihood.negative_log_likelihood", never)
     code, _, err = run(*flags)
     assert code == 0, err
@@ -151,7 +151,7 @@ def test_a_metric_is_computed_when_its_weights_have_come(run, tmp_path, monkeypa
 def test_another_extractor_takes_the_tokens_that_are_there(run, tmp_path, monkeypatch):
     flags = ("--T", "2", "--schedules", "cosine", "--num-samples", "12", "--metrics", "fid,is")
     assert run(*flags)[0] == 0
-    monkeypatch.setattr("experiments.sampler.sampling.sample_tokens", never)
+    monkeypatch.setattr("experiments.sampler.sampling.draw", never)
     code, _, err = run(*flags, *LITE)
     assert code == 0, err
     first, second = sorted(results(tmp_path / "run"), key=lambda r: r["cell"]["features"])

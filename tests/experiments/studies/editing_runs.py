@@ -4,30 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-
-def with_baseline(weights, folder):
-    """The fixture `weights` and an autoregressive baseline as small, as --weights takes them."""
-    import shutil
-
-    import torch
-
-    from maskgit.checkpoints import save_model
-    from maskgit.model.config import TransformerConfig
-    from maskgit.sampling.autoregressive import Autoregressive
-
-    shutil.copytree(weights, folder, dirs_exist_ok=True)
-    torch.manual_seed(1)
-    sizes = TransformerConfig(
-        num_codes=512, num_classes=10, num_tokens=64, width=16, layers=1, heads=2, mlp=16,
-        dropout=0.0,
-    )  # fmt: skip
-    save_model(folder / "autoregressive", Autoregressive(sizes))
-    return folder
 
 
 def run_script(monkeypatch, capsys, module, *flags):
@@ -60,20 +39,14 @@ def report_of(folder):
     return {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
 
 
-def embedded_context():
-    """What `fill` and the like ask of a worker, with the shipped networks."""
-    from maskgit.checkpoints import (
-        load_autoregressive,
-        load_tokenizer,
-        load_transformer,
-        zoo_path,
-    )
-    from maskgit.presets import get_preset
+def embedded_worker(folder):
+    """A worker with the shipped networks, as `fill` and the like ask for one."""
+    from experiments.sampler.resources import find_resources
+    from experiments.sampler.samplers import SAMPLERS
+    from experiments.sampler.worker import Worker
+    from experiments.studies.editing.experiment import Options
 
-    return SimpleNamespace(
-        preset=get_preset("embedded"),
-        device="cpu",
-        transformer=load_transformer(zoo_path("transformer-cosine"), num_codes=512).eval(),
-        tokenizer=load_tokenizer(zoo_path("tokenizer")).eval(),
-        autoregressive=load_autoregressive(zoo_path("autoregressive")).eval(),
-    )
+    names = [sampler.network() for sampler in SAMPLERS.values()]
+    worker = Worker(find_resources("editing", Options(), names), folder, asked_device="cpu")
+    worker.start(0, 1)
+    return worker

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import decoding_trace
-from tests.experiments.studies.editing_runs import cells_of, run_script, with_baseline
+from tests.experiments.studies.editing_runs import cells_of, run_script
+from tests.experiments.studies.table_doubles import with_baseline
 
 
 def test_the_trace_of_both_samplers(monkeypatch, capsys, weights, tmp_path):

@@ -9,19 +9,15 @@ from experiments.sampler.worker import softmax
 from experiments.studies import filling
 from experiments.studies.filling import TASKS
 from maskgit.common.errors import UsageError
-from tests.experiments.studies.editing_runs import (
-    cells_of,
-    embedded_context,
-    run_script,
-    with_baseline,
-)
+from tests.experiments.studies.editing_runs import cells_of, embedded_worker, run_script
+from tests.experiments.studies.table_doubles import with_baseline
 
 SAMPLED = {"seed": 0, "steps": 4, "start": 1}
 
 
 @pytest.fixture(scope="module")
-def context():
-    return embedded_context()
+def worker(tmp_path_factory):
+    return embedded_worker(tmp_path_factory.mktemp("worker"))
 
 
 @pytest.fixture(scope="module")
@@ -70,29 +66,29 @@ def test_mean_fill_is_the_mean_of_the_known_pixels(task, photos):
 
 
 @pytest.mark.parametrize("method", ["maskgit", "autoregressive"])
-def test_hidden_pixels_do_not_reach_a_filling_and_far_pixels_stay(method, context, photos):
+def test_hidden_pixels_do_not_reach_a_filling_and_far_pixels_stay(method, worker, photos):
     from maskgit.sampling.editing import blend_weights, latent_mask
 
     images, labels = photos
     mask = TASKS["outpaint-bottom"](32)
     cell = {"task": "outpaint-bottom", "method": method, **SAMPLED}
-    filled = filling.fill(context, cell, images, labels, np.arange(3))
+    filled = filling.fill(worker, cell, images, labels, np.arange(3))
     other = images.copy()
     other[:, mask] = np.random.default_rng(0).integers(0, 256, other[:, mask].shape, np.uint8)
-    np.testing.assert_array_equal(filling.fill(context, cell, other, labels, np.arange(3)), filled)
+    np.testing.assert_array_equal(filling.fill(worker, cell, other, labels, np.arange(3)), filled)
     far = (blend_weights(latent_mask(mask, 4), (32, 32)) == 0) & ~mask
     assert far.sum() >= 32 * 12
     np.testing.assert_array_equal(filled[:, far], images[:, far])
     assert (filled[:, mask] != images[:, mask]).any()
-    again = filling.fill(context, {**cell, "seed": 1}, images, labels, np.arange(3))
+    again = filling.fill(worker, {**cell, "seed": 1}, images, labels, np.arange(3))
     assert (again[:, mask] != filled[:, mask]).any()
 
 
-def test_a_filling_depends_on_its_own_noise_and_not_on_its_neighbours(context, photos):
+def test_a_filling_depends_on_its_own_noise_and_not_on_its_neighbours(worker, photos):
     images, labels = photos
     cell = {"task": "inpaint-center", "method": "maskgit", **SAMPLED}
-    together = filling.fill(context, cell, images, labels, np.array([7, 8, 9]))
-    alone = filling.fill(context, cell, images[1:2], labels[1:2], np.array([8]))
+    together = filling.fill(worker, cell, images, labels, np.array([7, 8, 9]))
+    alone = filling.fill(worker, cell, images[1:2], labels[1:2], np.array([8]))
     assert np.abs(together[1].astype(int) - alone[0].astype(int)).max() <= 1
 
 

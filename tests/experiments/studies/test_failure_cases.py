@@ -6,7 +6,7 @@ import pytest
 from eval.metrics.reconstruction import psnr
 from experiments import failure_cases
 from experiments.studies.failure_cases import compute as study
-from tests.experiments.studies.editing_runs import cells_of, embedded_context, run_script
+from tests.experiments.studies.editing_runs import cells_of, embedded_worker, run_script
 
 
 def test_worst_first_by_the_class_asked_for():
@@ -29,17 +29,17 @@ def test_psnr_of_a_constant_error_is_its_closed_form():
         np.testing.assert_allclose(psnr(original, original + np.uint8(error)), expected, rtol=1e-12)
 
 
-def test_reconstructions_are_the_tokenizer_s_own():
+def test_reconstructions_are_the_tokenizer_s_own(tmp_path):
     import torch
 
     from experiments.studies.filling import reconstruct
     from maskgit.data.fashion_mnist import load_split
 
-    context, images = embedded_context(), load_split("test")[0][:4]
+    worker, images = embedded_worker(tmp_path), load_split("test")[0][:4]
     tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
     with torch.inference_mode():
-        decoded = context.tokenizer.decode(context.tokenizer.encode(tensor)).clamp(0, 1).numpy()
-    ours = reconstruct(context, images)
+        decoded = worker.tokenizer.decode(worker.tokenizer.encode(tensor)).clamp(0, 1).numpy()
+    ours = reconstruct(worker, images)
     assert np.abs(ours[..., 0] - decoded[:, 0] * 255).max() <= 0.51
     assert psnr(images, ours).mean() > 22
 
