@@ -17,9 +17,8 @@ from typing import IO, Any
 import msgpack
 import numpy as np
 import torch
-from torch import Tensor
 
-from maskgit.checkpoints.layout import official_arrays
+from maskgit.checkpoints.layout import fill, official_arrays
 from maskgit.common.errors import UsageError
 from maskgit.common.files import atomic_file
 from maskgit.model.config import TokenizerConfig, TransformerConfig
@@ -32,7 +31,7 @@ _NORM_GROUPS = 32  # flax's default, which leaves no trace in the shapes
 
 
 class Leaves:
-    """The arrays below `params`, by names like "encoder/Conv_0/kernel", each to be taken once.
+    """The arrays below `params`, by names like "encoder/Conv_0/kernel".
 
     The file is read as a stream, so that at most `params` and one array more are in memory.
     """
@@ -87,20 +86,6 @@ class Leaves:
         pattern = re.compile(re.escape(prefix) + r"(\d+)/")
         return len({match[1] for name in self.arrays if (match := pattern.match(name))})
 
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raise UsageError unless the array is there and has that shape."""
-        if name not in self.arrays:
-            raise UsageError(f"{self.path}: {name} is missing, expected shape {shape}")
-        if (got := self.arrays[name].shape) != shape:
-            raise UsageError(f"{self.path}: {name} has shape {got}, expected {shape}")
-
-    def take(self, name: str) -> Tensor:
-        """The array as float32; it is gone afterwards. Its numbers must be finite."""
-        tensor = torch.from_numpy(self.arrays.pop(name).astype(np.float32))
-        if not torch.isfinite(tensor).all():
-            raise UsageError(f"{self.path}: {name} has values that are not finite")
-        return tensor
-
 
 def read_flax(
     path: Path, kind: str | None = None, num_codes: int | None = None
@@ -123,18 +108,7 @@ def read_flax(
         else:
             got = "transformer" if kind == "tokenizer" else "tokenizer"
             raise UsageError(f"{path}: a {got}, expected a {kind or 'single model'}")
-    places = official_arrays(model)
-    for name, place in places.items():
-        leaves.check(name, tuple(place.shape))
-    if extra := [name for name in leaves.arrays if name not in places]:
-        verb = f"and {len(extra) - 1} others have" if len(extra) > 1 else "has"
-        raise UsageError(
-            f"{path}: {extra[0]} of shape {leaves.arrays[extra[0]].shape} {verb} no place in the "
-            "model"
-        )
-    model.to_empty(device="cpu")
-    for name, place in official_arrays(model).items():
-        place.copy_(leaves.take(name))
+    fill(model, official_arrays, leaves.arrays, path)
     return model.eval()
 
 

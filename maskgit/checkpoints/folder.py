@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from maskgit.checkpoints.flax import read_flax
+from maskgit.checkpoints.layout import fill
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import read_json, sha256_of, write_json
 from maskgit.common.records import check_file
@@ -187,27 +188,5 @@ def _load_folder(path: Path, kind: str | None) -> Model:
         )
     with torch.device("meta"):  # no time for an initialisation that is then thrown away
         model = cls(config)
-    _fill(model, state, weights_file)
+    fill(model, nn.Module.state_dict, state, weights_file)
     return model.eval()
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Give a model that state, which must have exactly its names and shapes."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, shape in shapes.items():
-        if name not in state:
-            raise UsageError(f"{path}: {name} is missing, expected shape {shape}")
-        if tuple(state[name].shape) != shape:
-            raise UsageError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, expected {shape}"
-            )
-        if not state[name].is_floating_point():
-            raise UsageError(f"{path}: {name} has type {state[name].dtype}, expected numbers")
-        if not torch.isfinite(state[name]).all():
-            raise UsageError(f"{path}: {name} has values that are not finite")
-    for name in state.keys() - shapes.keys():
-        shape = tuple(state[name].shape)
-        raise UsageError(f"{path}: {name} of shape {shape} has no place in the model")
-    # Copies: what safetensors gives are views of the mapped file, which may change under them.
-    copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
-    model.load_state_dict(copies, assign=True)

@@ -1,6 +1,6 @@
-"""How the official checkpoints lay out our parameters.
+"""How a model gets its parameters, and how the official checkpoints lay them out.
 
-The names come from the modules of google-research/maskgit (nets/maskgit_transformer.py and
+The official names come from the modules of google-research/maskgit (nets/maskgit_transformer.py and
 nets/vqgan_tokenizer.py). flax numbers the modules of one kind in the order in which they are
 called, which is the order in which ours are declared.
 """
@@ -8,10 +8,15 @@ called, which is the order in which ours are declared.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from maskgit.common.errors import UsageError
 from maskgit.model.tokenizer import ResBlock, Tokenizer
 from maskgit.model.transformer import Transformer
 
@@ -49,6 +54,45 @@ def official_arrays(model: Transformer | Tokenizer) -> dict[str, Tensor]:
         if kind in _MODULES:
             arrays |= _views(module, prefix + _MODULES[kind], kind, model.config.heads)
     return arrays
+
+
+def fill(
+    model: nn.Module,
+    layout: Callable[[Any], dict[str, Tensor]],
+    arrays: dict[str, Any],
+    path: Path,
+) -> None:
+    """Give a model on the meta device its parameters, float32 on the CPU.
+
+    layout: gives the model's parameters, or views of them, by the names that the arrays have.
+    arrays: tensors or numpy arrays; they are copied and taken out, so that there is little more
+        than one copy of the weights at a time.
+    path: of their file, for messages.
+
+    Raises:
+        UsageError: an array is missing, too many, of another shape or type, or not finite; the line
+            names it.
+    """
+    shapes = {name: tuple(place.shape) for name, place in layout(model).items()}
+    for name, shape in shapes.items():
+        if name not in arrays:
+            raise UsageError(f"{path}: {name} is missing, expected shape {shape}")
+        if (got := tuple(arrays[name].shape)) != shape:
+            raise UsageError(f"{path}: {name} has shape {got}, expected {shape}")
+    if extra := [name for name in arrays if name not in shapes]:
+        verb = f"and {len(extra) - 1} others have" if len(extra) > 1 else "has"
+        shape = tuple(arrays[extra[0]].shape)
+        raise UsageError(f"{path}: {extra[0]} of shape {shape} {verb} no place in the model")
+    model.to_empty(device="cpu")
+    for name, place in layout(model).items():
+        value = arrays.pop(name)
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value.astype(np.float32))
+        if not value.is_floating_point():
+            raise UsageError(f"{path}: {name} has type {value.dtype}, expected numbers")
+        place.copy_(value)
+        if not torch.isfinite(place).all():
+            raise UsageError(f"{path}: {name} has values that are not finite")
 
 
 def _views(module: nn.Module, path: str, kind: str, heads: int) -> Iterator[tuple[str, Tensor]]:
