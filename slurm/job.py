@@ -23,7 +23,8 @@ from types import ModuleType
 from typing import Any
 
 from maskgit.common.errors import Interrupted, UsageError
-from slurm.submission import Submission, code_fingerprint, load_submission, write_json
+from maskgit.common.files import atomic_write, json_bytes
+from slurm.submission import Submission, code_fingerprint, load_submission
 
 ENTRY = "experiments.engine.job"
 
@@ -130,6 +131,6 @@ def write_state(submission: Submission, number: int, **facts: Any) -> None:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     try:
-        write_json(submission.folder / "state" / f"{number}.json", content)
+        atomic_write(submission.folder / "state" / f"{number}.json", json_bytes(content))
     except OSError as error:
         print(f"warning: the shard's state cannot be written ({error})", file=sys.stderr)

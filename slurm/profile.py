@@ -8,6 +8,7 @@ overrides a key.
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import re
 import tomllib
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from maskgit.common.cli import suggestion
-from maskgit.common.errors import UsageError
+from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import without_tilde
 
 FOLDER = Path(__file__).parent / "profiles"
@@ -105,9 +106,11 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> Profile:
     """
     path = _find(name)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"--slurm {name}: {path} is not readable as TOML ({error})") from None
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # bytes that are no UTF-8 too
+        raise UsageError(
+            f"--slurm {name}: {path} is not readable as TOML ({one_line(error)})"
+        ) from None
     profile = Profile(path.stem)
     for key, value in content.items():
         profile = _set(profile, key, value, f"{path}")
@@ -152,7 +155,7 @@ def _parsed(word: str) -> Any:
     """
     try:
         value = tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return word
     return word if isinstance(value, datetime.date | datetime.time) else value
 
@@ -169,7 +172,8 @@ def _set(profile: Profile, key: str, value: Any, where: str) -> Profile:
         right, wanted = isinstance(value, str | datetime.time) or is_number, "a text"
         value = str(value) if right else value
     elif kind == "float":
-        right, wanted = is_number and value > 0, "a number above 0"
+        right = is_number and math.isfinite(value) and value > 0
+        wanted = "a number above 0, and finite"
     elif kind == "int":
         least = 0 if key in _MAY_BE_ZERO else 1
         right = is_number and isinstance(value, int) and value >= least

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from maskgit.common.errors import UsageError
@@ -47,14 +51,50 @@ def resubmit(run: Path, failed_too: bool = False, entry: str = ENTRY) -> Submiss
     entry: see `slurm.job.ShardJob`.
 
     Raises:
-        UsageError: nothing was submitted before, or the code, weights or data changed since, so
-            that these cells are no longer what the request asks for.
+        UsageError: nothing was submitted before, or by somebody else, or the code, weights or data
+            changed since, so that these cells are no longer what the request asks for; another
+            resubmit is at work.
     """
+    with _alone(run):
+        return _resubmit(run, failed_too, entry)
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Hold a lock on RUN/slurm, so that two calls do not submit the same cells.
+
+    Raises:
+        UsageError: another call holds it.
+    """
+    try:
+        handle = os.open(run / "slurm", os.O_RDONLY)
+    except OSError:
+        yield  # nothing was submitted from this folder
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UsageError(f"{run}: another resubmit of this run is at work") from None
+    except OSError:
+        pass  # a file system that knows no locks
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _resubmit(run: Path, failed_too: bool, entry: str) -> Submission | None:
     newest, work = missing_cells(run, failed_too)
     if newest is None:
         raise UsageError(f"{run}: nothing was submitted to SLURM from this folder")
     if not work:
         return None
+    if not newest.written_here():
+        raise UsageError(
+            f"{newest.folder}: not submitted by you with the profile that it names, whose shell "
+            "lines would run; give the sweep's own command again"
+        )
     groups = entry_module(entry).groups(newest.request)
     changed = [item.key for item in work if item.key not in groups]
     if changed:

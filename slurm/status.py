@@ -2,15 +2,17 @@
 
 python -m slurm.status RUN                      a line per shard; --follow, --json
 python -m slurm.status RUN logs 3               the end of shard 3's log
-python -m slurm.status RUN cancel               take the shards out of the queue
+python -m slurm.status RUN cancel               take all shards out of the queue
 python -m slurm.status RUN resubmit [--failed]  the cells without a result that no job will make
 
-RUN is the --out folder of the sweep. A cell is done when its result.json is there, whatever SLURM
-says. Exit codes: 0; 1 with --follow when cells are missing at the end; 2 a wrong request.
+RUN is the --out folder of the sweep; with --submission NAME only that submission of it is meant. A
+cell is done when its result.json is there and whole, whatever SLURM says. Exit codes: 0; 1 with
+--follow when cells are missing at the end; 2 a wrong request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -23,7 +25,7 @@ from maskgit.common.errors import UsageError
 from slurm.resubmit import resubmit
 from slurm.submission import Submission, load_submission, submissions
 from slurm.submit import watch_words
-from slurm.watch import EVERY, ShardStatus, clock, count_states, looks
+from slurm.watch import CANCELLED, EVERY, ShardStatus, clock, count_states, looks
 
 TAIL = 40  # lines of a log
 
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         "action", nargs="?", default="show", choices=["show", "logs", "cancel", "resubmit"]
     )
     parser.add_argument("shard", nargs="?", type=int, help="for logs: the shard's number")
-    parser.add_argument("--submission", metavar="NAME", help="default: the newest")
+    parser.add_argument("--submission", metavar="NAME", help="default: all, for logs the newest")
     parser.add_argument("--follow", action="store_true", help="until no shard is in the queue")
     parser.add_argument("--every", type=float, default=EVERY, help="seconds between two looks")
     parser.add_argument("--json", action="store_true")
@@ -44,33 +46,40 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> int:
         options = parser.parse_args(arguments)
-        submission = find(options.run, options.submission)
         if options.action == "logs":
-            return _logs(submission, options.shard)
+            return _logs(find(options.run, options.submission), options.shard)
         if options.action == "cancel":
-            return _cancel(submission)
+            return _cancel(find_all(options.run, options.submission))
         if options.action == "resubmit":
             return _resubmit(options.run, options.failed)
-        return _show(submission, options.follow, options.every, options.json)
+        if options.every < 0:
+            raise UsageError(f"--every {options.every:g}: expected 0 or more")
+        found = find_all(options.run, options.submission)
+        return _show(found, options.follow, options.every, options.json)
 
     return exit_code(run, interrupted="")
 
 
 def find(run: Path, name: str | None = None) -> Submission:
-    """A submission of a run (or of its own folder): the one named, else the newest.
+    """The one named of the submissions of `find_all`, else the newest; raises as that does."""
+    return find_all(run, name)[-1]
+
+
+def find_all(run: Path, name: str | None = None) -> list[Submission]:
+    """The submissions of a run (or that of its own folder), the newest last; only the one named.
 
     Raises:
         UsageError: there is none.
     """
     if (run / "submission.json").is_file():
-        return load_submission(run)
+        return [load_submission(run)]
     found = submissions(run)
     if name is not None:
         found = [s for s in found if name in (s.name, s.folder.name)]
     if not found:
         what = f"no submission {name}" if name else "nothing was submitted to SLURM"
         raise UsageError(f"{run}: {what} from this folder; expected the --out folder of a sweep")
-    return found[-1]
+    return found
 
 
 def table(submission: Submission, shards: list[ShardStatus]) -> str:
@@ -94,18 +103,19 @@ def table(submission: Submission, shards: list[ShardStatus]) -> str:
     return "\n".join([title, *(line.rstrip() for line in padded)])
 
 
-def _show(submission: Submission, follow: bool, every: float, as_json: bool) -> int:
-    for shards in looks(submission, every):
-        if as_json:
-            facts = {"name": submission.name, "job": submission.job, "run": str(submission.run)}
-            print(json.dumps({**facts, "shards": [asdict(s) for s in shards]}), flush=True)
-        else:
-            if follow and sys.stdout.isatty():
-                print("\033[H\033[2J", end="")
-            print(table(submission, shards), flush=True)
+def _show(submissions: list[Submission], follow: bool, every: float, as_json: bool) -> int:
+    for found in looks(submissions, every):
+        if follow and not as_json and sys.stdout.isatty():
+            print("\033[H\033[2J", end="")
+        for submission, shards in zip(submissions, found, strict=True):
+            if as_json:
+                facts = {"name": submission.name, "job": submission.job, "run": str(submission.run)}
+                print(json.dumps({**facts, "shards": [asdict(s) for s in shards]}), flush=True)
+            else:
+                print(table(submission, shards), flush=True)
         if not follow:
             return 0
-    return 0 if all(s.state == "done" for s in shards) else 1
+    return 0 if all(s.state == "done" for shards in found for s in shards) else 1
 
 
 def _logs(submission: Submission, shard: int | None) -> int:
@@ -120,20 +130,22 @@ def _logs(submission: Submission, shard: int | None) -> int:
     return 0
 
 
-def _cancel(submission: Submission) -> int:
+def _cancel(submissions: list[Submission]) -> int:
     if shutil.which("scancel") is None:
         raise UsageError("cancel: scancel is not on this machine's PATH")
     # By name: after a controller lost its state the number may be somebody else's job.
-    for name in (submission.name, f"{submission.name}-report"):
-        done = subprocess.run(["scancel", f"--name={name}"], capture_output=True, text=True)
-        if done.returncode:
-            raise UsageError(f"cancel: {' '.join(done.stderr.split())}")
-    print(f"cancelled {submission.name}; cells that are done stay", file=sys.stderr)
+    for submission in submissions:
+        for name in (submission.name, f"{submission.name}-report"):
+            done = subprocess.run(["scancel", f"--name={name}"], capture_output=True, text=True)
+            if done.returncode:
+                raise UsageError(f"cancel: {' '.join(done.stderr.split())}")
+        with contextlib.suppress(OSError):  # only what status says depends on it
+            (submission.folder / CANCELLED).touch()
+        print(f"cancelled {submission.name}; cells that are done stay", file=sys.stderr)
     return 0
 
 
 def _resubmit(run: Path, failed_too: bool) -> int:
-
     submission = resubmit(run, failed_too)
     if submission is None:
         print("nothing to resubmit: every cell has its result or a job that will make it")

@@ -9,9 +9,11 @@ so a job is this submission's only if it has its number and its name.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import math
 import os
+import re
 import secrets
 import shutil
 import time
@@ -20,12 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskgit.common.errors import UsageError
+from maskgit.common.errors import UsageError, one_line
+from maskgit.common.files import atomic_write, cache_folder, json_bytes, read_json
 
 SCHEMA = 2
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("maskgit", "eval", "experiments", "reports", "slurm")
 SOURCES = (".py", ".toml", ".jinja")
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{0,200}")  # of jobs and cells
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,39 @@ class Submission:
         return self.folder / "code" if self.snapshot else Path(self.root)
 
     def write(self) -> None:
-        """Write submission.json, whole or not at all."""
+        """Write submission.json, whole or not at all, and remember that it was written here."""
         content = {**asdict(self), "schema": SCHEMA, "run": str(self.run)}
         del content["folder"]
-        write_json(self.folder / "submission.json", content)
+        atomic_write(self.folder / "submission.json", json_bytes(content))
+        with contextlib.suppress(OSError):  # without a cache only `written_here` says no
+            self._record.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self._record, self._digest)
+
+    def written_here(self) -> bool:
+        """Whether this user submitted it, with this profile and code. A profile has shell lines,
+        so that of a folder which came from somebody else must not be run."""
+        try:
+            return self._record.read_bytes() == self._digest
+        except OSError:
+            return False
+
+    @property
+    def _record(self) -> Path:
+        return cache_folder() / "submissions" / self.name
+
+    @property
+    def _digest(self) -> bytes:
+        runs = {"profile": self.profile, "root": self.root}
+        return hashlib.sha256(json_bytes(runs)).hexdigest().encode()
 
     def state(self, number: int) -> dict[str, Any]:
         """What shard `number` last said of itself; empty if it never started."""
         try:
-            return json.loads((self.folder / "state" / f"{number}.json").read_text())
-        except (OSError, ValueError):
+            said = read_json(self.folder / "state" / f"{number}.json")
+        except UsageError:
             return {}
+        texts = all(isinstance(said.get(name, ""), str) for name in ("state", "reason", "node"))
+        return said if texts and isinstance(said.get("attempt", 0), int) else {}
 
     def log(self, number: int, stream: str = "err") -> Path | None:
         """The newest log of a shard, `out` or `err`."""
@@ -78,32 +104,24 @@ class Submission:
         return found[-1] if found else None
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON to a temporary name in the same folder, sync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with open(partial, "x", encoding="ascii") as file:
-            file.write(json.dumps(content, indent=1, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def new_folder(run: Path) -> Path:
+def new_folder(run: Path, flag: str = "--out") -> Path:
     """A fresh folder RUN/slurm/DATE-TIME-XXXX; submitit would believe pickles left in an old one.
 
+    flag: the flag that named `run`, for the message.
+
     Raises:
-        UsageError: it cannot be made.
+        UsageError: it cannot be made, or its path would be misread: sbatch puts other texts for %
+            and a backslash in the names of logs, a colon ends a folder of PYTHONPATH.
     """
+    for letter in "%\\:\n":
+        if letter in os.path.abspath(run):
+            raise UsageError(f"{flag} {run}: {letter!r} in a path is misread by SLURM's jobs")
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder = Path(os.path.abspath(run)) / "slurm" / name
     try:
         (folder / "state").mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"--out {run}: cannot be written ({error.strerror})") from None
+        raise UsageError(f"{flag} {run}: cannot be written ({error.strerror})") from None
     return folder
 
 
@@ -114,19 +132,40 @@ def load_submission(folder: Path) -> Submission:
         UsageError: there is no submission.json, or not one of ours.
     """
     path = Path(folder) / "submission.json"
+    if not path.is_file():
+        raise UsageError(f"{folder}: no submission (there is no submission.json)")
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="ascii"))
         if content.pop("schema") != SCHEMA:
             raise ValueError("another schema")
         content["run"] = Path(content["run"])
-        if not isinstance(content["request"], dict):
-            raise ValueError("its request is no object")
         content["shards"] = tuple(tuple(keys) for keys in content["shards"])
-        return Submission(folder=Path(os.path.abspath(folder)), **content)
-    except FileNotFoundError:
-        raise UsageError(f"{folder}: no submission (there is no submission.json)") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: not readable as a submission ({error})") from None
+        submission = Submission(folder=Path(os.path.abspath(folder)), **content)
+        _check(submission)
+        return submission
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not readable as a submission ({one_line(error)})") from None
+
+
+def _check(submission: Submission) -> None:
+    """Raise a ValueError for values that none of ours has, such as a key that leads elsewhere."""
+    texts = [submission.name, submission.job, submission.report_job, *submission.keys]
+    costs = submission.costs
+    sound = (
+        isinstance(submission.request, dict)
+        and isinstance(submission.profile, dict)
+        and isinstance(submission.root, str)
+        and isinstance(submission.fingerprint, str)
+        and all(isinstance(text, str) and _NAME.fullmatch(text) for text in texts)
+        and submission.name
+        and "\0" not in str(submission.run)
+        and str(submission.run).isprintable()
+        and isinstance(costs, dict)
+        and all(isinstance(cost, int | float) and math.isfinite(cost) for cost in costs.values())
+        and set(submission.keys) <= set(costs)
+    )
+    if not sound:
+        raise ValueError("a value of another form")
 
 
 def submissions(run: Path) -> list[Submission]:
@@ -176,5 +215,14 @@ def take_snapshot(root: Path, target: Path) -> None:
 
 
 def keys_left(keys: Sequence[str], run: Path) -> list[str]:
-    """The cells without a result.json. (A job looks again, and checks what is in it.)"""
-    return [key for key in keys if not (run / "cells" / key / "result.json").is_file()]
+    """The cells without a result. (A job looks again, and checks what is in it.)"""
+    return [key for key in keys if not has_result(run / "cells" / key)]
+
+
+def has_result(cell: Path) -> bool:
+    """Whether a cell's folder has a result.json that is whole."""
+    try:
+        read_json(cell / "result.json")
+    except UsageError:
+        return False
+    return True

@@ -128,7 +128,7 @@ def submit_jobs(
     """
     if shutil.which("sbatch") is None:
         raise UsageError("--slurm: sbatch is not on this machine's PATH; log in to a submit host")
-    folder = new_folder(run)
+    folder = new_folder(run, flag)
     submission = Submission(
         folder=folder,
         name=f"{label}-{folder.name}",

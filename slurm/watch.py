@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from typing import Any, TextIO
 
 from maskgit.common.errors import UsageError
 from maskgit.common.files import read_json
-from slurm.submission import Submission
+from slurm.submission import Submission, has_result
 
 LINE = 120  # characters of a last log line
+CANCELLED = "cancelled"  # a file in the folder of a submission that was taken out of the queue
 EVERY = 5.0  # seconds between two looks
 LINES_EVERY = 30.0  # seconds between two lines where the stream is no terminal
 
@@ -129,8 +131,8 @@ def collect(
 
 def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> ShardStatus:
     keys = submission.shards[number]
-    done = [key for key in keys if (_cell(submission, key) / "result.json").is_file()]
-    missing = [key for key in keys if key not in set(done)]
+    done = [key for key in keys if key in pace.done]
+    missing = [key for key in keys if key not in pace.done]
     failed = [key for key in missing if (_cell(submission, key) / "failure.json").is_file()]
     said = submission.state(number)
     state, node, reason = queue.jobs.get(number, ("", "", ""))
@@ -142,13 +144,15 @@ def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> Sha
     elif queue.problem:
         shown, reason = "unknown", queue.problem
     elif said.get("state") == "refused":
-        shown, reason = "refused", said["reason"]
+        shown, reason = "refused", said.get("reason", "")
     elif ENDED.get(queue.ended.get(number, "")):
         shown, reason = ENDED[queue.ended[number]], said.get("reason", "")
     elif said.get("state") in ("stopped", "broken"):
-        shown, reason = said["state"], said["reason"]
+        shown, reason = said["state"], said.get("reason", "")
     elif said.get("state") == "ended":
         shown = "failed"
+    elif (submission.folder / CANCELLED).exists():
+        shown, reason = "cancelled", ""
     else:
         shown, reason = "lost", "not in the queue, and it did not say that it ended"
     if shown in ("failed", "done"):
@@ -171,23 +175,25 @@ def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> Sha
 
 
 class Pace:
-    """Seconds of the cells that are done, from their timing.json."""
+    """The cells that are done, and their seconds from their timing.json."""
 
     def __init__(self, submission: Submission):
         self.submission = submission
+        self.done: set[str] = set()
         self._timing: dict[str, tuple[float, float]] = {}  # key -> seconds, images
 
     def refresh(self) -> None:
         """Read the cells that have become done."""
         for key in self.submission.keys:
-            if key in self._timing or not (_cell(self.submission, key) / "result.json").is_file():
+            cell = _cell(self.submission, key)
+            if key in self.done or not has_result(cell):
                 continue
-            timing, result = (
-                _read(_cell(self.submission, key) / name) for name in ("timing.json", "result.json")
-            )
-            if timing.get("seconds") and result:
-                images = float(result.get("cell", {}).get("num_samples", 1))
-                self._timing[key] = float(timing["seconds"]), images
+            self.done.add(key)
+            with contextlib.suppress(AttributeError, TypeError, ValueError):  # of another form
+                seconds = float(_read(cell / "timing.json").get("seconds", 0))
+                images = float(_read(cell / "result.json").get("cell", {}).get("num_samples", 1))
+                if seconds > 0:
+                    self._timing[key] = seconds, images
 
     def images_per_second(self, keys: list[str]) -> float | None:
         known = [self._timing[key] for key in keys if key in self._timing]
@@ -202,16 +208,18 @@ class Pace:
         return pace * sum(self.submission.costs.get(key, 0.0) for key in keys)
 
 
-def looks(submission: Submission, every: float = EVERY) -> Iterator[list[ShardStatus]]:
-    """The status of every shard, again and again until no shard is in the queue.
+def looks(
+    submissions: Sequence[Submission], every: float = EVERY
+) -> Iterator[list[list[ShardStatus]]]:
+    """The status of every shard of each, again and again until no shard is in the queue.
 
     A controller that does not answer is waited for.
     """
-    pace = Pace(submission)
+    paces = [Pace(submission) for submission in submissions]
     while True:
-        shards = collect(submission, pace=pace)
-        yield shards
-        if all(shard.settled for shard in shards):
+        found = [collect(pace.submission, pace=pace) for pace in paces]
+        yield found
+        if all(shard.settled for shards in found for shard in shards):
             return
         time.sleep(every)
 
@@ -227,7 +235,7 @@ def follow(
     live = stream.isatty()
     shards: list[ShardStatus] = []
     try:
-        for shards in looks(submission, every):
+        for (shards,) in looks([submission], every):
             ended = all(shard.settled for shard in shards)
             line, now = progress_line(shards), time.monotonic()
             if live:

@@ -15,7 +15,7 @@ from tests.slurm.slurm_doubles import PATHS, resubmit
 @pytest.fixture(autouse=True)
 def trivial_cells(monkeypatch):
     """`python -m slurm.status RUN resubmit` of trivial cells, which no registry knows."""
-    monkeypatch.setattr("slurm.resubmit.resubmit", resubmit)
+    monkeypatch.setattr("slurm.status.resubmit", resubmit)
 
 
 @pytest.fixture(scope="session")
