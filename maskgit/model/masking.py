@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,11 +26,22 @@ def masks_from_uniforms(
     Returns:
         bool (B, N), True where the token is masked; at least one in each row.
     """
-    n = order_uniforms.shape[1]
-    ratio = np.maximum(mask_ratio(schedule, ratio_uniforms.cpu().numpy(), n), min_ratio)
-    counts = torch.from_numpy(np.ceil(ratio * n).astype(np.int64)).clamp_(1, n)
+    ranks, counts = ranks_and_counts([schedule], ratio_uniforms, order_uniforms, min_ratio)
+    return ranks < counts
+
+
+def ranks_and_counts(
+    schedules: Sequence[str], ratio_uniforms: Tensor, order_uniforms: Tensor, min_ratio: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The masks of several schedules: each masks the ranks below its count.
+
+    Arguments as in `masks_from_uniforms`. Returns int64 ranks (B, N), and counts (B, S) in [1, N].
+    """
+    n, uniforms = order_uniforms.shape[1], ratio_uniforms.cpu().numpy()
+    ratios = [np.maximum(mask_ratio(name, uniforms, n), min_ratio) for name in schedules]
+    counts = torch.from_numpy(np.ceil(np.stack(ratios, 1) * n).astype(np.int64)).clamp_(1, n)
     ranks = order_uniforms.argsort(1).argsort(1)
-    return ranks < counts.to(ranks.device)[:, None]
+    return ranks, counts.to(ranks.device)
 
 
 def held_out_masks(schedule: str, sample_ids: Tensor, num_tokens: int, seed: int = 0) -> Tensor:
@@ -36,5 +49,10 @@ def held_out_masks(schedule: str, sample_ids: Tensor, num_tokens: int, seed: int
 
     They depend on (seed, sample id) only. Returns bool (B, num_tokens).
     """
+    return masks_from_uniforms(schedule, *held_out_uniforms(sample_ids, num_tokens, seed))
+
+
+def held_out_uniforms(sample_ids: Tensor, num_tokens: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The uniforms of `held_out_masks`: of the ratio (B,), and of the order (B, num_tokens)."""
     uniforms = position_uniforms(seed, sample_ids, 0, num_tokens)
-    return masks_from_uniforms(schedule, uniforms[:, 0, 0], uniforms[:, 1])
+    return uniforms[:, 0, 0], uniforms[:, 1]

@@ -1,8 +1,9 @@
-"""`python -m maskgit.training tokenizer|tokenize|transformer|autoregressive|cost`.
+"""`python -m maskgit.training tokenizer|tokenize|transformer|transformers|autoregressive|cost`.
 
     tokenizer       stage 1; writes RUN/checkpoint.pt while it runs, and the weights to --out
     tokenize        the training images as code indices, once, for stage 2
     transformer     stage 2 with the mask schedule --schedule; likewise
+    transformers    stage 2 with several mask schedules at once, all on the same batches
     autoregressive  the baseline on the same tokens and budget; likewise
     cost            what a training run would take on given GPUs; trains nothing
 
@@ -137,6 +138,18 @@ class TransformerCommand(OnTokens):
 
 
 @dataclass(frozen=True)
+class TransformersCommand(OnTokens):
+    """Train the transformer with several mask schedules at once (stage 2 of an ablation)."""
+
+    schedules: str = "all"
+    """Names with commas between them; all: the preset's, which are those of the paper's Table 3."""
+    out: Path | None = None
+    """The weights go to transformer-SCHEDULE in this folder; default: beside the tokenizer's."""
+    min_mask_ratio: float | None = None
+    """As of `transformer`."""
+
+
+@dataclass(frozen=True)
 class AutoregressiveCommand(OnTokens):
     """Train the autoregressive baseline, with the transformer's budget."""
 
@@ -167,6 +180,7 @@ Command = (
     Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
     | Annotated[TokenizeCommand, tyro.conf.subcommand("tokenize")]
     | Annotated[TransformerCommand, tyro.conf.subcommand("transformer")]
+    | Annotated[TransformersCommand, tyro.conf.subcommand("transformers")]
     | Annotated[AutoregressiveCommand, tyro.conf.subcommand("autoregressive")]
     | Annotated[CostCommand, tyro.conf.subcommand("cost")]
 )
@@ -234,12 +248,15 @@ def _find_tokenizer(preset: Preset) -> Path:
     return own if own.is_dir() or not preset.official else model_path(preset, "tokenizer")
 
 
-def _train(command: TokenizerCommand | TransformerCommand | AutoregressiveCommand) -> None:
+def _train(
+    command: TokenizerCommand | TransformerCommand | TransformersCommand | AutoregressiveCommand,
+) -> None:
     from maskgit.training import commands
 
     name = {
         TokenizerCommand: "tokenizer",
         TransformerCommand: f"transformer-{getattr(command, 'schedule', '')}",
+        TransformersCommand: f"transformers-{getattr(command, 'schedules', '')}".replace(",", "-"),
         AutoregressiveCommand: "autoregressive",
     }[type(command)]
     preset = get_preset(command.preset, getattr(command, "heads", None))
@@ -272,6 +289,10 @@ def _train(command: TokenizerCommand | TransformerCommand | AutoregressiveComman
         return
     ratio = command.min_mask_ratio
     ratio = preset.min_mask_ratio if ratio is None else ratio
+    if isinstance(command, TransformersCommand):
+        out = command.out or _weights(preset)
+        commands.train_transformers(preset, options, inputs, command.schedules, out, ratio, typed)
+        return
     commands.train_transformer(preset, options, inputs, command.schedule, out, ratio, typed)
 
 

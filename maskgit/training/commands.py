@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from maskgit.checkpoints import load_tokenizer, save_model, weights_sha256
 from maskgit.common.errors import UsageError
@@ -24,6 +25,7 @@ from maskgit.presets import Preset
 from maskgit.schedules import validate
 from maskgit.training.autoregressive import AutoregressiveStage
 from maskgit.training.card import make_card, write_card
+from maskgit.training.joint import JointStage
 from maskgit.training.loop import Trainer
 from maskgit.training.settings import RunOptions
 from maskgit.training.shards import ShardTokens
@@ -101,7 +103,9 @@ def train_tokenizer(
     }
     trainer = Trainer(stage, preset.tokenizer_training, options, config)
     results = trainer.fit()
-    _export(preset, "tokenizer", trainer, results, out, {"data": about, "command": command})
+    with _exporting(trainer):
+        more = {"data": about, "command": command}
+        _export(preset, "tokenizer", trainer, stage.tokenizer, results, out, more)
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,34 @@ def train_transformer(
 ) -> None:
     """Train stage 2 with a mask schedule and export the averaged weights to the folder `out`."""
     validate(schedule)
+    settings = {"schedule": schedule, "min_mask_ratio": _checked(min_mask_ratio)}
+    _train_on_tokens(TransformerStage, preset, options, inputs, out, command, settings)
+
+
+def train_transformers(
+    preset: Preset,
+    options: RunOptions,
+    inputs: TokenData,
+    schedules: str,
+    out: Path,
+    min_mask_ratio: float,
+    command: str,
+) -> None:
+    """Train stage 2 with several mask schedules at once, into out/transformer-SCHEDULE each.
+
+    schedules: names with commas between them, or "all" for those of the preset.
+    """
+    names = preset.schedules if schedules == "all" else tuple(dict.fromkeys(schedules.split(",")))
+    for name in names:
+        validate(name)
+    settings = {"schedules": names, "min_mask_ratio": _checked(min_mask_ratio)}
+    _train_on_tokens(JointStage, preset, options, inputs, out, command, settings)
+
+
+def _checked(min_mask_ratio: float) -> float:
     if not 0.0 <= min_mask_ratio < 1.0:
         raise UsageError(f"--min-mask-ratio {min_mask_ratio}: expected a number in [0, 1)")
-    settings = {"schedule": schedule, "min_mask_ratio": min_mask_ratio}
-    _train_on_tokens(TransformerStage, preset, options, inputs, out, command, settings)
+    return min_mask_ratio
 
 
 def train_autoregressive(
@@ -179,9 +207,18 @@ def _train_on_tokens(
         "command": command,
         "tokenizer_sha256": sha,
     }
-    if "schedule" in settings:
-        more["schedule"] = settings["schedule"]
-    _export(preset, stage.averaged, trainer, results, out, more)
+    with _exporting(trainer):
+        if isinstance(stage, JointStage):
+            for schedule, network in zip(stage.schedules, stage.model.networks, strict=True):
+                end = f"/{schedule}"
+                own = {k.removesuffix(end): v for k, v in results.items() if k.endswith(end)}
+                about = {**more, "schedule": schedule}
+                folder = out / f"transformer-{schedule}"
+                _export(preset, "transformer", trainer, network, own, folder, about)
+        else:
+            if "schedule" in settings:
+                more["schedule"] = settings["schedule"]
+            _export(preset, stage.averaged, trainer, stage.model, results, out, more)
 
 
 def open_tokens(
@@ -236,19 +273,25 @@ def _held_out(
     return ArrayTokens(encode_images(tokenizer, source, rows), source.labels[rows])
 
 
+@contextmanager
+def _exporting(trainer: Trainer) -> Iterator[None]:
+    """The averaged weights are in the network, inside a `with` block."""
+    with trainer.average.swapped(trainer.stage.modules[trainer.stage.averaged]):
+        yield
+    trainer.stage.accelerator.end_training()
+
+
 def _export(
     preset: Preset,
     stage: str,
     trainer: Trainer,
+    model: nn.Module,
     results: dict[str, float],
     out: Path,
     more: dict[str, Any],
 ) -> None:
-    """Write the averaged weights and their card; the first process does."""
-    accelerator = trainer.stage.accelerator
-    if accelerator.is_main_process and trainer.options.stop_at is None:
-        with trainer.average.swapped(trainer.stage.modules[stage]) as model:
-            # Weights that travel with the code are stored in float16.
-            save_model(out, cast(Any, model), half=preset.ships)
+    """Write a network and its card; the first process does, unless --stop-at ends the run."""
+    if trainer.stage.accelerator.is_main_process and trainer.options.stop_at is None:
+        # Weights that travel with the code are stored in float16.
+        save_model(out, cast(Any, model), half=preset.ships)
         write_card(out, make_card(preset, stage, trainer, results, **more))
-    accelerator.end_training()

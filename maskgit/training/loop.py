@@ -95,8 +95,8 @@ class Average:
     def update(self, module: nn.Module, step: int) -> None:
         """Move towards the module's weights after step (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in module.state_dict().items():
-            self.values[name].lerp_(value, 1.0 - decay)
+        now = module.state_dict()
+        torch._foreach_lerp_(list(self.values.values()), [now[k] for k in self.values], 1.0 - decay)
 
     @contextmanager
     def swapped(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -242,7 +242,7 @@ class Trainer:
         first = self.resume()
         total, options = self.optimisation.steps, self.options
         writer = self._writer()
-        recent: deque[float] = deque(maxlen=10)
+        recent: deque[dict[str, float]] = deque(maxlen=10)  # the loss, by its names
         start, before = time.monotonic(), self.seconds
         results: dict[str, float] = {}
         on_cpu = self.stage.accelerator.device.type == "cpu"
@@ -266,7 +266,7 @@ class Trainer:
                 self.guard.check(self.path)
             if due["log"]:
                 values = {k: float(v) for k, v in scalars.items()}
-                recent.append(values["loss"])
+                recent.append({k: v for k, v in values.items() if k.split("/")[0] == "loss"})
                 self._log(writer, {**values, "learning_rate": rate}, step)
             if due["validate"]:
                 results = self.stage.validate(step, self.average)
@@ -284,7 +284,8 @@ class Trainer:
             results = self.stage.validate(total - 1, self.average)
         if writer is not None:
             writer.close()
-        return results | ({"train_loss": sum(recent) / len(recent)} if recent else {})
+        names = recent[0] if recent else ()
+        return results | {f"train_{k}": sum(x[k] for x in recent) / len(recent) for k in names}
 
     def _steps(self, first: int) -> Iterator[tuple[int, float]]:
         """The steps left with their learning rates, under a progress bar on stderr."""

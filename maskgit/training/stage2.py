@@ -47,6 +47,12 @@ def masked_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
     return mask.flatten().nonzero().squeeze(1), each.repeat_interleave(mask.sum(1))
 
 
+def step_uniforms(seed: int, step: int, batch: int, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """What a step's masks are made of: uniforms of the ratio (B,), of the order (B, N)."""
+    uniforms = torch.rand((batch, 1 + num_tokens), generator=step_generator(seed, step))
+    return uniforms[:, 0], uniforms[:, 1:]
+
+
 class TransformerStage(TokenStage):
     """One optimiser step a batch of pre-computed tokens, masked by the run's own schedule."""
 
@@ -68,10 +74,9 @@ class TransformerStage(TokenStage):
 
     def inputs(self, step: int) -> tuple[Tensor, ...]:
         """The masks (B, N) of the whole batch."""
-        shape = (self.optimisation.batch_size, 1 + self.preset.num_tokens)
-        uniforms = torch.rand(shape, generator=step_generator(self.options.seed, step))
-        order, ratios = uniforms[:, 1:], uniforms[:, 0]
-        return (masks_from_uniforms(self.schedule, ratios, order, self.min_mask_ratio),)
+        size, tokens = self.optimisation.batch_size, self.preset.num_tokens
+        uniforms = step_uniforms(self.options.seed, step, size, tokens)
+        return (masks_from_uniforms(self.schedule, *uniforms, self.min_mask_ratio),)
 
     def held_out_inputs(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The masks (b, N) of held-out images."""

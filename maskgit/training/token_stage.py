@@ -42,6 +42,8 @@ class TokenStage(ABC):
     """
 
     averaged: str  # name of the network, for the checkpoint and the moving average
+    shape: tuple[int, ...] = ()  # of the loss: (S,) where S networks are trained at once
+    data_parallel = True  # the loss goes into accelerate's wrapper, which reduces the gradients
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class TokenStage(ABC):
         torch.manual_seed(options.seed)
         self.model = self.network(preset.transformer_config).to(accelerator.device)
         if options.checkpoint_activations:
-            recompute_activations(self.model.layers)
+            self.recompute_activations()
         self.modules: dict[str, nn.Module] = {self.averaged: self.model}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             self.averaged: adamw(self.model, optimisation, fused=True)
@@ -69,7 +71,7 @@ class TokenStage(ABC):
         loss = self.loss_module(preset.label_smoothing)
         if options.compile:
             loss.compile()
-        self.loss = accelerator.prepare_model(loss)
+        self.loss = accelerator.prepare_model(loss) if self.data_parallel else loss
         self.order = DataOrder(len(train), optimisation.batch_size, options.seed)
 
     @abstractmethod
@@ -83,6 +85,10 @@ class TokenStage(ABC):
     @abstractmethod
     def sample(self, labels: Tensor) -> Tensor:
         """Tokens (B, N) of one image a label, for the sample grid."""
+
+    def recompute_activations(self) -> None:
+        """Save memory as --checkpoint-activations says."""
+        recompute_activations(self.model.layers)
 
     def inputs(self, step: int) -> tuple[Tensor, ...]:
         """Further inputs for the whole batch, (B, ...) each, from (seed, step)."""
@@ -105,7 +111,7 @@ class TokenStage(ABC):
         inputs = self.inputs(step)
         optimiser = self.optimisers[self.averaged]
         optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=device)
+        total = torch.zeros(self.shape, device=device)
         for part in range(accumulate):
             number = part * world + rank
             rows = slice(number, None, slices)
@@ -115,15 +121,28 @@ class TokenStage(ABC):
             with nullcontext() if last else self.accelerator.no_sync(self.loss):
                 more = self.arguments(*(x[rows] for x in inputs))
                 sent = [send(x, device) for x in (labels, tokens, *more)]
-                with self.accelerator.autocast():
-                    loss = self.loss(*sent)
                 # Slices can differ in size by one image; the wrapper divides by the processes.
                 share = len(tokens) / batch
-                self.accelerator.backward(loss * (share * world))
-            total += loss.detach() * share
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.optimisation.clip_norm)
+                total += self.learn(sent, share * world) * share
+        norm = self.clip()
         optimiser.step()
-        return {"loss": self.accelerator.reduce(total, "sum"), "gradient_norm": norm}
+        total = self.accelerator.reduce(total, "sum")
+        return self.named("loss", total) | self.named("gradient_norm", norm)
+
+    def learn(self, inputs: list[Tensor], scale: float) -> Tensor:
+        """Add a slice's gradient, times `scale`; returns its loss."""
+        with self.accelerator.autocast():
+            loss = self.loss(*inputs)
+        self.accelerator.backward((loss * scale).sum())
+        return loss.detach()
+
+    def clip(self) -> Tensor:
+        """Clip the gradient; returns its norm before."""
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.optimisation.clip_norm)
+
+    def named(self, name: str, values: Tensor) -> dict[str, Tensor]:
+        """A value of the step or the validation, of the loss's shape, by name."""
+        return {name: values}
 
     @torch.inference_mode()
     def validate(self, step: int, average: Average) -> dict[str, float]:
@@ -131,19 +150,20 @@ class TokenStage(ABC):
 
         The processes share the images.
         """
-        results = {}
+        results: dict[str, float] = {}
         with average.swapped(self.model):
             if self.held_out is not None:
-                results["validation_nll"] = self._held_out_nll(self.held_out)
+                measured = self.named("validation_nll", self._held_out_nll(self.held_out))
+                results = {name: float(value) for name, value in measured.items()}
             if self.tokenizer is not None and self.accelerator.is_main_process:
                 self._save_samples(step, self.tokenizer)
         return results
 
-    def _held_out_nll(self, source: TokenSource) -> float:
+    def _held_out_nll(self, source: TokenSource) -> Tensor:
         accelerator = self.accelerator
         measure = self.loss_module(0.0)
         ids = torch.from_numpy(spread(len(source), VALIDATION_IMAGES))
-        total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        total = torch.zeros(self.shape, dtype=torch.float64, device=accelerator.device)
         mine = ids[accelerator.process_index :: accelerator.num_processes]
         for rows in mine.split(VALIDATION_BATCH):
             tokens, labels = source.batch(rows.numpy(), 0)
@@ -152,13 +172,14 @@ class TokenStage(ABC):
             with accelerator.autocast():
                 loss = measure(*sent)
             total += loss.double() * len(rows)
-        return float(accelerator.reduce(total, "sum")) / len(ids)
+        return accelerator.reduce(total, "sum") / len(ids)
 
     def _save_samples(self, step: int, tokenizer: Tokenizer) -> None:
         """Ten images of each of ten classes, one class a row."""
         labels = torch.arange(min(10, self.preset.num_classes)).repeat_interleave(10)
         tokens = self.sample(labels.to(self.accelerator.device))
-        images = tokenizer.decode(tokens.view(-1, *self.preset.grid))
+        grids = tokens.view(-1, *self.preset.grid).split(len(labels))
+        images = torch.cat([tokenizer.decode(x) for x in grids])
         save_grid(images, self.options.run_dir / "samples" / f"{step + 1:07d}.png", 10)
 
     def state(self) -> dict[str, Any]:
@@ -199,10 +220,11 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 def recompute_activations(blocks: Any) -> None:
     """Let each block keep its input only and run forward again when its gradient is wanted."""
     for block in blocks:
-        block.forward = partial(_recomputed, block.forward)
+        block.forward = partial(recomputed, block.forward)
 
 
-def _recomputed(forward: Callable[..., Tensor], *inputs: Any) -> Tensor:
+def recomputed(forward: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """forward(*inputs), whose activations are computed anew when the gradient is wanted."""
     if not torch.is_grad_enabled():
         return forward(*inputs)
     return checkpoint(forward, *inputs, use_reentrant=False)

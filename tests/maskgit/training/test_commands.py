@@ -97,6 +97,11 @@ def test_the_embedded_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs/weights/transformer-cosine"
     assert load_transformer(folder).config.num_tokens == 64
     assert read_card(folder)["schedule"] == "cosine"
+    cli("transformers", "--schedules", "cosine,linear", *data, *few, "--out", tmp_path / "joint")
+    joint = load_transformer(tmp_path / "joint/transformer-cosine").state_dict()
+    for name, value in load_transformer(folder).state_dict().items():
+        assert torch.allclose(joint[name], value, atol=1e-3), name  # stored in float16
+    assert read_card(tmp_path / "joint/transformer-linear")["schedule"] == "linear"
     assert capsys.readouterr().out == ""
 
 
