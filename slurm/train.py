@@ -34,7 +34,7 @@ from slurm.submit import submit_jobs
 from slurm.watch import ask_slurm, last_line
 
 MODULE = "maskgit.training"
-COMMANDS = ("tokenizer", "tokenize", "transformer", "autoregressive")
+COMMANDS = ("tokenizer", "tokenize", "transformer", "transformers", "autoregressive")
 
 
 @dataclass(frozen=True)
