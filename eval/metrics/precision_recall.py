@@ -73,29 +73,19 @@ class Manifold:
     def points(self) -> torch.Tensor:
         return self._cloud.points
 
-    def contains(self, features: np.ndarray | Manifold) -> np.ndarray:
-        """Whether each point of an array (m, D), or of another manifold, lies in any ball (the rim
-        included); bool (m,).
-
-        Raises:
-            UsageError: wrong shape, another number of columns, NaN or infinite values.
-        """
-        return self._cloud.inside_any(self._asked(features), self.radii).numpy()
-
     def counts(self, features: np.ndarray | Manifold) -> np.ndarray:
         """How many points of an array (m, D), or of another manifold, each ball holds (the rim
         left out); int64 (n,).
 
         Raises:
-            UsageError: as `contains`.
+            UsageError: wrong shape, another number of columns, NaN or infinite values.
         """
-        return self._cloud.counts_inside(self._asked(features), self.radii).numpy()
-
-    def _asked(self, features: np.ndarray | Manifold) -> np.ndarray | Points:
         if isinstance(features, Manifold):
             self._fitting(features.points[:1].numpy())
-            return features._cloud
-        return self._fitting(check_features(features))
+            asked: np.ndarray | Points = features._cloud
+        else:
+            asked = self._fitting(check_features(features))
+        return self._cloud.counts_inside(asked, self.radii).numpy()
 
     def _fitting(self, features: np.ndarray) -> np.ndarray:
         if features.shape[1] != self.points.shape[1]:

@@ -93,11 +93,12 @@ class DenseCloud(Points):
         squared = torch.cat([squared, exact(more_row, more_column)])
         return kth_of_rows(row, squared, k)
 
-    def _inside_each(
-        self, asked: _Asked, squared_radii: Tensor, others_radii: Tensor | None
+    def inside_each(
+        self, other: Points, squared_radii: Tensor, others_radii: Tensor
     ) -> tuple[Tensor, Tensor]:
+        asked = self._asked(other)
         inside = torch.zeros(len(asked.points), dtype=torch.bool)
-        covered = torch.full((len(self.points),), others_radii is None)
+        covered = torch.zeros(len(self.points), dtype=torch.bool)
         for rows in self._blocks(len(asked.points)):
             self._look_into(asked, rows, squared_radii, others_radii, inside, covered)
         return inside, covered
@@ -107,7 +108,7 @@ class DenseCloud(Points):
         asked: _Asked,
         rows: Tensor,
         squared_radii: Tensor,
-        others_radii: Tensor | None,
+        others_radii: Tensor,
         inside: Tensor,
         covered: Tensor,
     ) -> None:
@@ -121,25 +122,21 @@ class DenseCloud(Points):
             sure, rim = self._held(bounds, squared_radii[None])
             inside[rows] |= sure.any(dim=1).cpu()
             rim &= ~inside[rows].to(self.device)[:, None]
-            others_rim = torch.zeros_like(rim)
-            if others_radii is not None:
-                sure, others_rim = self._held(bounds, others_radii[rows][:, None])
-                covered |= sure.any(dim=0).cpu()
-                others_rim &= ~covered.to(self.device)
+            sure, others_rim = self._held(bounds, others_radii[rows][:, None])
+            covered |= sure.any(dim=0).cpu()
+            others_rim &= ~covered.to(self.device)
             if last or not _crowded(rim | others_rim):
                 break
         least = bounds[0]
         inside[rows] |= _any_within(rim, least, exact, lambda row, column: squared_radii[column])
-        if others_radii is not None:
-            covered |= _any_within(
-                others_rim.T,
-                least.T,
-                lambda column, row: exact(row, column),
-                lambda column, row: others_radii[rows[row]],
-            )
+        covered |= _any_within(
+            others_rim.T,
+            least.T,
+            lambda column, row: exact(row, column),
+            lambda column, row: others_radii[rows[row]],
+        )
 
     def counts_inside(self, features: np.ndarray | Points, squared_radii: Tensor) -> Tensor:
-        """How many of some points (m, D) each ball holds, its rim left out; int64 (n,)."""
         asked = self._asked(features)
         counts = torch.zeros(len(self.points), dtype=torch.int64)
         for rows in self._blocks(len(asked.points)):

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,24 +96,16 @@ class Points:
     points: Tensor
     frame: Frame
 
-    def inside_any(self, features: np.ndarray | Points, squared_radii: Tensor) -> Tensor:
-        """Whether each of some points (m, D) lies in any ball around this set's points, the rim
-        included; bool (m,)."""
-        return self._inside_each(self._asked(features), squared_radii, None)[0]
-
     def inside_each(
         self, other: Points, squared_radii: Tensor, others_radii: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Whether each of another set's points lies in any ball of this one, bool (m,), and
-        whether each of this set's lies in any of the other's, bool (n,)."""
-        return self._inside_each(self._asked(other), squared_radii, others_radii)
-
-    def _asked(self, features: np.ndarray | Points) -> Any:
+        """Whether each of another set's points lies in any ball around this set's points, the rims
+        included, bool (m,), and whether each of this set's lies in any of the other's, bool
+        (n,)."""
         raise NotImplementedError
 
-    def _inside_each(
-        self, asked: Any, squared_radii: Tensor, others_radii: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def counts_inside(self, features: np.ndarray | Points, squared_radii: Tensor) -> Tensor:
+        """How many of some points (m, D) each ball holds, its rim left out; int64 (n,)."""
         raise NotImplementedError
 
 

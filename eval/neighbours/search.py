@@ -174,11 +174,12 @@ class Cloud(Points):
         least[unclear], most[unclear] = exact / self._margin, exact * self._margin
         return least, most
 
-    def _inside_each(
-        self, asked: _Asked, squared_radii: Tensor, others_radii: Tensor | None
+    def inside_each(
+        self, other: Points, squared_radii: Tensor, others_radii: Tensor
     ) -> tuple[Tensor, Tensor]:
+        asked = self._asked(other)
         inside = torch.zeros(len(asked.points), dtype=torch.bool)
-        covered = torch.full((len(self.points),), others_radii is None)
+        covered = torch.zeros(len(self.points), dtype=torch.bool)
         # Balls of a size together: a group is as near as its largest ball lets it be.
         columns = Columns(self._codes, squared_radii.argsort())
         bounds, unit = _Bounds(asked.codes, columns), 2 * self.frame.scale**2
@@ -187,33 +188,29 @@ class Cloud(Points):
             block = _Block(asked, rows)
             closeness = self._in_float64(block, columns) if last else bounds.closeness(rows)
             groups = best_of_groups(closeness)
-            reaches = [self._reach(block, columns, last, balls=squared_radii / unit)]
-            if others_radii is not None:
-                limits = others_radii[rows] / unit
-                reaches.append(self._reach(block, columns, last, rows=limits))
+            reaches = [
+                self._reach(block, columns, last, balls=squared_radii / unit),
+                self._reach(block, columns, last, rows=others_radii[rows] / unit),
+            ]
 
             def look(row: Tensor, column: Tensor) -> None:
                 ids = columns.ids[column]
                 row, ids = row[ids >= 0], ids[ids >= 0]
                 useful = ~inside[rows[row]] | ~covered[ids]
                 row, ids = row[useful], ids[useful]
-                limits = [squared_radii[ids]]
-                if others_radii is not None:
-                    limits.append(others_radii[rows[row]])
+                limits = [squared_radii[ids], others_radii[rows[row]]]
                 held = self._within(block, row, ids, limits, last)
                 inside[rows[row[held[0]]]] = True
-                if others_radii is not None:
-                    covered[ids[held[1]]] = True
+                covered[ids[held[1]]] = True
 
             near = best_columns(closeness, groups, min(4, len(self.points)))
             look(torch.arange(len(rows)).repeat_interleave(near.shape[1]), near.flatten())
-            if last and others_radii is not None:
+            if last:
                 look(closeness.argmax(dim=0), torch.arange(len(columns)))
             closeness.scatter_(1, near, lowest(closeness))
             reaches[0].base[inside[rows]] = NEVER
-            if others_radii is not None:
-                # Not by indices: other threads find more of them in the meantime.
-                reaches[1].bar[columns.places] = NEVER * covered.double()
+            # Not by indices: other threads find more of them in the meantime.
+            reaches[1].bar[columns.places] = NEVER * covered.double()
             pairs = pairs_within(closeness, groups, reaches, last)
             if pairs is None:
                 find(rows, last=True)
@@ -224,7 +221,6 @@ class Cloud(Points):
         return inside, covered
 
     def counts_inside(self, features: np.ndarray | Points, squared_radii: Tensor) -> Tensor:
-        """How many of some points (m, D) each ball holds, its rim left out; int64 (n,)."""
         asked = self._asked(features)
         columns = Columns(self._codes, squared_radii.argsort())
         bounds, halves = _Bounds(asked.codes, columns), squared_radii / (2 * self.frame.scale**2)
