@@ -208,17 +208,40 @@ class Extractor:
         )
 
 
-def check_images(images: np.ndarray) -> np.ndarray:
-    """Return images uint8 (n, H, W, C), or raise a UsageError that says what is wrong with them."""
+def check_images(
+    images: np.ndarray, what: str = "images", floats: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Return images (n, H, W, C), or raise a UsageError that says what is wrong with them.
+
+    floats: the range of floating-point ones; None takes uint8 only.
+    """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+    is_float = floats is not None and images.dtype.kind == "f"
+    if not (is_float or images.dtype == np.uint8) or images.shape[3:] not in ((1,), (3,)):
         raise UsageError(
-            f"images: expected uint8 (n, H, W, C) with C of 1 or 3, "
-            f"got {images.dtype} {images.shape}"
+            f"{what}: expected uint8{' or floats' * (floats is not None)} (n, H, W, C) with C of "
+            f"1 or 3, got {images.dtype} {images.shape}"
         )
     if 0 in images.shape:
-        raise UsageError(f"images: an empty array {images.shape}")
+        raise UsageError(f"{what}: an empty array {images.shape}")
+    if floats is not None and is_float:
+        low, high = float(images.min()), float(images.max())
+        if not (low >= floats[0] and high <= floats[1]):  # NaN too
+            raise UsageError(f"{what}: expected values in {list(floats)}, got [{low:g}, {high:g}]")
     return images
+
+
+def check_pairs(
+    first: np.ndarray, second: np.ndarray, names: tuple[str, str], floats: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays of images that are compared one by one, checked by `check_images`."""
+    first, second = (
+        check_images(images, f"{name} images", floats)
+        for images, name in zip((first, second), names, strict=True)
+    )
+    if first.shape != second.shape:
+        raise UsageError(f"images {first.shape} and {second.shape}: shapes must be equal")
+    return first, second
 
 
 def rgb_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:

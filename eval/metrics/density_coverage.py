@@ -53,9 +53,7 @@ def _measure(
     return {"density": {"value": density}, "coverage": {"value": coverage}}
 
 
-def _describe(_settings: Settings, reference: PreparedReference | None) -> dict[str, object]:
-    if reference is None:
-        return {}
+def _describe(_settings: Settings, reference: PreparedReference) -> dict[str, object]:
     return {
         "density_coverage_k": K,
         "density_coverage_reference_n": len(reference.reference.features),

@@ -147,9 +147,7 @@ def _measure(
     return {"kid": entry}
 
 
-def _describe(_settings: Settings, reference: PreparedReference | None) -> dict[str, object]:
-    if reference is None:
-        return {}
+def _describe(_settings: Settings, reference: PreparedReference) -> dict[str, object]:
     return {"kid_reference_n": len(reference.reference.features)}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.features.registry import load_network
+from eval.features.registry import check_pairs, load_network
 from eval.metrics.metric import Metric
 from eval.weights.files import checked_weights
 from maskgit.common.device import check_device
@@ -84,9 +84,7 @@ class LPIPS:
         """
         import torch
 
-        pair = [_check(images, what) for images, what in ((first, "first"), (second, "second"))]
-        if pair[0].shape != pair[1].shape:
-            raise UsageError(f"LPIPS of {pair[0].shape} and {pair[1].shape}: shapes must be equal")
+        pair = check_pairs(first, second, ("LPIPS, first", "LPIPS, second"), (-1, 1))
         least = MIN_SIDE[self.net]
         height, width = pair[0].shape[1:3]
         if min(height, width) < least:
@@ -117,21 +115,6 @@ def _full(images: Any) -> Any:
 
     missing = CHUNK - len(images)
     return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
-
-
-def _check(images: np.ndarray, what: str) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise UsageError(f"LPIPS, {what} images: expected (n, H, W, 1 or 3), got {images.shape}")
-    if images.dtype.kind == "f":
-        low, high = float(images.min()), float(images.max())
-        if not (low >= -1 and high <= 1):  # NaN too
-            raise UsageError(
-                f"LPIPS, {what} images: expected values in [-1, 1], got [{low:g}, {high:g}]"
-            )
-    elif images.dtype != np.uint8:
-        raise UsageError(f"LPIPS, {what} images: expected uint8 or floats, got {images.dtype}")
-    return images
 
 
 def _model(net: str, constructor: str, path: Path, name: str) -> Any:

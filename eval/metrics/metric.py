@@ -64,7 +64,7 @@ class PreparedReference:
 
 
 Measure = Callable[[Features, PreparedReference, Settings], dict[str, Entry]]
-Describe = Callable[[Settings, PreparedReference | None], dict[str, object]]
+Describe = Callable[[Settings, PreparedReference], dict[str, object]]
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,7 @@ def _measure(
     return {"precision": {"value": precision}, "recall": {"value": recall}}
 
 
-def _describe(settings: Settings, reference: PreparedReference | None) -> dict[str, object]:
-    if reference is None:
-        return {}
+def _describe(settings: Settings, reference: PreparedReference) -> dict[str, object]:
     return {
         "precision_recall_k": settings.k,
         "precision_recall_reference_n": len(reference.reference.features),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eval.features.registry import check_pairs
 from eval.metrics.metric import Metric
 from maskgit.common.errors import UsageError
 
@@ -154,21 +155,7 @@ def _blur(images: np.ndarray) -> np.ndarray:
 
 
 def _check(original: np.ndarray, reconstructed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    pair = np.asarray(original), np.asarray(reconstructed)
-    for images, what in zip(pair, ("original", "reconstructed"), strict=True):
-        if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-            raise UsageError(f"{what} images: expected (n, H, W, 1 or 3), got {images.shape}")
-        if images.dtype.kind == "f":
-            low, high = float(images.min()), float(images.max())
-            if not (low >= 0 and high <= 1):  # NaN too
-                raise UsageError(
-                    f"{what} images: expected values in [0, 1], got [{low:g}, {high:g}]"
-                )
-        elif images.dtype != np.uint8:
-            raise UsageError(f"{what} images: expected uint8 or floats, got {images.dtype}")
-    if pair[0].shape != pair[1].shape:
-        raise UsageError(f"images {pair[0].shape} and {pair[1].shape}: shapes must be equal")
-    return pair
+    return check_pairs(original, reconstructed, ("original", "reconstructed"), (0, 1))
 
 
 def _unit(images: np.ndarray) -> np.ndarray:

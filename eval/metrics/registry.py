@@ -224,8 +224,8 @@ def describe(
     result: dict[str, Any] = {}
     for name in names:
         about = METRICS[name].describe
-        if about is not None:
-            result |= about(settings, reference)
+        if about is not None and (reference is not None or "reference" not in METRICS[name].needs):
+            result |= about(settings, reference)  # type: ignore[arg-type]
     return result
 
 

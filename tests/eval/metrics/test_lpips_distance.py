@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused(folder):
     a, b = pairs(32)
     for first, second, says in (
         (a, b[:2], "shapes must be equal"),
-        (a[0], b[0], "expected \\(n, H, W, 1 or 3\\)"),
+        (a[0], b[0], "first images: expected uint8 or floats \\(n, H, W, C\\)"),
         (a.astype(np.int64), b, "expected uint8 or floats"),
         (a.astype(np.float32), b, "expected values in \\[-1, 1\\], got \\[0, 255\\]"),
         (a, np.full(b.shape, np.nan), "expected values in"),

@@ -171,11 +171,11 @@ def test_what_does_not_fit_is_refused():
     first, second = pairs(2, 12, 12, 1)
     for a, b, says in (
         (first, second[:1], "shapes must be equal"),
-        (first[0], second[0], r"original images: expected \(n, H, W, 1 or 3\)"),
+        (first[0], second[0], r"original images: expected uint8 or floats \(n, H, W, C\)"),
         (first, second.astype(np.int32), "reconstructed images: expected uint8 or floats"),
         (first, second.astype(float), r"expected values in \[0, 1\], got"),
         (first, np.full(first.shape, np.nan), r"expected values in \[0, 1\]"),
-        (first[:0], second[:0], "original images: expected"),
+        (first[:0], second[:0], "original images: an empty array"),
     ):
         with pytest.raises(UsageError, match=says):
             reconstruction(a, b)
