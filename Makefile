@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo reproduce test test-all test-slurm lint bench setup clean
+.PHONY: demo reproduce test test-all test-slurm lint bench wheels setup clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,12 @@ bench: setup
 	$(BIN)/python benchmarks/grid.py --quick
 	$(BIN)/python benchmarks/metrics.py --kinds frechet,spectrum,white --quick --repeats 1
 	$(if $(PEER_PATH),$(BIN)/python benchmarks/peers.py --peer-path $(PEER_PATH))
+
+# What a machine with Python 3.12 and torch but no network may lack (benchmarks/NOTES.md).
+wheels: setup
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
+		--constraint requirements.lock --dest wheels \
+		tyro docstring-parser typeguard submitit torch-fidelity clean-fid lpips
 
 clean:
 	rm -rf runs reports/out

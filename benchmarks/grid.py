@@ -37,6 +37,7 @@ from typing import Any
 from benchmarks import runner
 from benchmarks.runner import ROOT, Columns, Row, seconds_of, shown, verdict
 from maskgit.common.cli import exit_code
+from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
 
 OVERHEAD, HELP_SECONDS, FIRST_IMAGE_SECONDS, FULL_MINUTES = 5.0, 1.0, 10.0, 30.0
@@ -93,7 +94,7 @@ def trivial_row(cells: int, workers: int) -> Row:
     }
 
 
-def overhead_row(rounds: int) -> Row:
+def overhead_row(rounds: int, device: str) -> Row:
     """Cells through the engine and without it, in turns, in this process."""
     from experiments.engine.cells import Sampling
     from experiments.engine.run.execute import execute
@@ -105,6 +106,7 @@ def overhead_row(rounds: int) -> Row:
     samples = get_preset("embedded").num_samples
     steps = ",".join(map(str, STEPS))
     shared = {"schedules": "cosine", "metrics": ",".join(METRICS), "num_samples": samples}
+    shared["device"] = device
     # One cell more, which does not count: it loads networks, the reference and its factor.
     first = build(Options(T=str(STEPS[0]), seeds=str(rounds), **shared))
     built = build(Options(T=steps, seeds=f"0..{rounds - 1}", **shared))
@@ -202,16 +204,18 @@ def seconds_until_there(words: list[str], pattern: str) -> float:
             return time.perf_counter() - start
 
 
-def first_image_row(repeats: int) -> Row:
+def first_image_row(repeats: int, device: str) -> Row:
     """Seconds from the start of a process to one image of the embedded transformer as a file."""
     words = ["-m", "maskgit", "sample", "--class", "bag", "--output", "FOLDER/image.png"]
+    words += ["--device", device]
     name = "first image, python -m maskgit sample"
     return repeated(name, lambda: seconds_until_there(words, "image.png"), repeats)
 
 
-def first_cell_row(repeats: int) -> Row:
+def first_cell_row(repeats: int, device: str) -> Row:
     """Seconds from the start of `ablate_schedule.py` to the first images of its first cell."""
     words = ["--T", "4..6", "--schedules", "cosine", "--metrics", "fid", "--out", "FOLDER"]
+    words += ["--device", device]
     words.insert(0, str(ROOT / "experiments/ablate_schedule.py"))
     name = "first images of a grid, ablate_schedule.py"
     return repeated(name, lambda: seconds_until_there(words, "cells/*/samples.npz"), repeats)
@@ -287,13 +291,15 @@ def main() -> int:
     parser.add_argument("--only-grids", action="store_true", help="--part and --full, nothing else")
     parser.add_argument("--only-start-up", action="store_true", help="first image and --help only")
     parser.add_argument("--runs", type=Path, help="folder of the grids")
+    parser.add_argument("--device", default="cpu", help="of the networks: cpu, cuda or cuda:1")
     parser.add_argument("--rounds", type=runner.at_least_one, default=3, help="cells of each T")
     parser.add_out()
     flags = parser.parse_args()
     grids = (PART if flags.part else {}) | (FULL if flags.full else {})
     if not grids and (flags.runs is not None or flags.only_grids):
         raise UsageError("--runs and --only-grids: give --part or --full too")
-    results = runner.Results("grid", "cpu", flags.out)
+    device = str(check_device(flags.device))
+    results = runner.Results("grid", device, flags.out)
     rows: list[Row] = []
 
     def add(row: Row) -> None:
@@ -304,17 +310,17 @@ def main() -> int:
     if not flags.only_grids:
         repeats = 1 if flags.quick else 3
         if not flags.only_start_up:
-            add(overhead_row(1 if flags.quick else flags.rounds))
+            add(overhead_row(1 if flags.quick else flags.rounds, device))
             for workers in (0, 2):
                 add(trivial_row(100 if flags.quick else 500, workers))
-        add(first_image_row(repeats))
-        add(first_cell_row(repeats))
+        add(first_image_row(repeats, device))
+        add(first_cell_row(repeats, device))
         for module in command_lines():
             add(help_row(module, repeats))
     with ExitStack() as stack:
         for name, words in grids.items():
             runs = flags.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            add(full_row(name, words, runs))
+            add(full_row(name, [*words, "--device", device], runs))
     print(runner.table(COLUMNS, rows))
     print("\n".join(targets(rows)))
     return 0

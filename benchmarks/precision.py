@@ -6,7 +6,8 @@
 The same samples (seed, classes, noise) from the shipped weights in float32 and in bfloat16, where
 the logits are float32 again before a token is drawn. Prints the share of equal tokens, FID of both
 against the reference, and its difference beside its spread over the seeds; --out FILE.json writes a
-result file, or adds to it. The default precision everywhere is float32.
+result file, or adds to it. --device cuda does all of it on a GPU. The default precision everywhere
+is float32.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from benchmarks import runner
 from benchmarks.runner import Columns, Row
 from maskgit.common.cli import exit_code
+from maskgit.common.device import check_device
 
 DECODED_AT_ONCE = 64  # images
 COLUMNS: Columns = {
@@ -42,11 +44,13 @@ class Case:
     steps: int = 12
     seeds: int = 3
     precision: str = "bfloat16"  # beside float32
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
         """A few words."""
-        return f"embedded cosine T={self.steps}, {self.samples} samples, {self.seeds} seeds"
+        where = f", {self.device}" if self.device != "cpu" else ""
+        return f"embedded cosine T={self.steps}, {self.samples} samples, {self.seeds} seeds{where}"
 
 
 def measure(case: Case) -> Row:
@@ -62,17 +66,17 @@ def measure(case: Case) -> Row:
     from maskgit.presets import get_preset
 
     preset = get_preset("embedded")
-    whole = load_transformer(zoo_path("transformer-cosine"))
+    whole = load_transformer(zoo_path("transformer-cosine")).to(case.device)
     models = {"float32": whole, "bfloat16": copy.deepcopy(whole).to(torch.bfloat16)}
-    tokenizer = load_tokenizer(zoo_path("tokenizer"))
-    extractor = get_extractor(preset.features)
+    tokenizer = load_tokenizer(zoo_path("tokenizer")).to(case.device)
+    extractor = get_extractor(preset.features, device=case.device)
     real = load_reference(preset.reference, preset.features)
-    ids = torch.arange(case.samples)
+    ids = torch.arange(case.samples, device=case.device)
 
     def images(tokens: torch.Tensor) -> Iterator[Any]:
         for part in tokens.split(DECODED_AT_ONCE):
             decoded = tokenizer.decode(part.view(-1, *preset.grid)).clamp(0, 1).mul(255).round()
-            yield decoded.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+            yield decoded.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 
     fid: dict[str, list[float]] = {name: [] for name in models}
     equal = []
@@ -108,15 +112,17 @@ def main() -> int:
     parser.add_argument("--samples", type=runner.at_least_one, default=1000)
     parser.add_argument("--T", type=runner.at_least_one, default=12, help="iterations")
     parser.add_argument("--seeds", type=runner.at_least_one, default=3)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--case", help="one case as a JSON object, in this process")
     parser.add_out()
     flags = parser.parse_args()
     if flags.case:
         print(json.dumps(measure(Case(**json.loads(flags.case)))))
         return 0
-    cases = [Case(flags.samples, flags.T, flags.seeds)]
-    results = runner.Results("precision", "cpu", flags.out)
-    return runner.run_cases(__file__, cases, results, COLUMNS, lambda rows: [], "cpu")
+    device = str(check_device(flags.device))
+    cases = [Case(flags.samples, flags.T, flags.seeds, device=device)]
+    results = runner.Results("precision", device, flags.out)
+    return runner.run_cases(__file__, cases, results, COLUMNS, lambda rows: [], device)
 
 
 if __name__ == "__main__":

@@ -101,8 +101,12 @@ def timed(
         if device != "cpu":
             torch.cuda.synchronize(device)
 
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)  # what was counted or built before is not it
     first, *_ = [seconds_of(once) for _ in range(warm)]
-    peak = peak_mib()  # before the products take memory of their own
+    memory = {"peak_mib": round(peak_mib(), 1)}  # before the products take memory of their own
+    if device != "cpu":
+        memory["peak_device_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     rows = max(ROWS[0], min(rows, ROWS[1]))
     rates = Rates(dtype, device, rows, shape.width, shape.mlp)
     found, used = [], []
@@ -120,6 +124,6 @@ def timed(
         "processor_share": statistics.median(used),
         "gflops": done,
         "share_of_matmul_rate": done / measured["matmul_gflops"],
-        "peak_mib": round(peak, 1),
+        **memory,
         "rates": measured,
     }

@@ -330,6 +330,11 @@ def number(key: str, digits: int = 3) -> Callable[[Row], str]:
     return lambda row: shown(row[key], digits)
 
 
+def peak(row: Row) -> str:
+    """A column: the most memory of the device that computed, in MiB."""
+    return f"{row.get('peak_device_mib', row['peak_mib']):,.0f}"
+
+
 def median(row: Row) -> float:
     """The median of a row's `seconds`."""
     return statistics.median(row["seconds"])

@@ -49,7 +49,7 @@ COLUMNS: Columns = {
     "GFLOP/s": number("gflops"),
     "share": lambda row: f"{row['share_of_matmul_rate']:.2f}",
     "full": lambda row: f"{row['share_counting_full_work']:.2f}",
-    "peak MiB": lambda row: f"{row.get('peak_device_mib', row['peak_mib']):,.0f}",
+    "peak MiB": runner.peak,
 }
 
 
@@ -223,8 +223,6 @@ def measure(case: Case) -> Row:
         "gflop_full": counts["full_flops"] / 1e9,
         "share_counting_full_work": counts["full_flops"] / seconds / 1e9 / matmul,
     }
-    if case.device != "cpu":
-        row["peak_device_mib"] = round(torch.cuda.max_memory_allocated(case.device) / 2**20, 1)
     return runner.rounded(row)
 
 

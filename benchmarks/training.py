@@ -43,7 +43,7 @@ COLUMNS: Columns = {
     "GFLOP an image": number("gflop_per_image"),
     "GFLOP/s": number("gflops"),
     "share": lambda row: f"{row['share_of_matmul_rate']:.2f}",
-    "peak MiB": lambda row: f"{row['peak_mib']:,.0f}",
+    "peak MiB": runner.peak,
 }
 
 

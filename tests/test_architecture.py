@@ -30,9 +30,12 @@ HEAVY = frozenset(
     )
 )
 # Packages of our extras may be missing: they are imported where they are used. Triton comes with
-# torch's wheels for GPUs only.
+# torch's wheels for GPUs only, and a machine that trains without a perceptual loss needs no lpips.
 OPTIONAL = frozenset(
-    ("tensorflow", "tensorflow_gan", "jax", "efficientnet_lite_pytorch", "skimage", "triton")
+    (
+        *("tensorflow", "tensorflow_gan", "jax", "efficientnet_lite_pytorch", "skimage"),
+        *("triton", "lpips"),
+    )
 )
 
 

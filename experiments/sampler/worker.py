@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from experiments.sampler.resources import Resources
 from experiments.sampler.samplers import IMAGING, SAMPLERS, sampling
 from experiments.sampler.samples import labels_of, sample_parts, shown_samples
 from maskgit.common.device import resolve_device, worker_threads
+from maskgit.common.versions import version_of
 
 if TYPE_CHECKING:
     from eval.features.registry import Extractor
@@ -45,7 +45,7 @@ SETTINGS = Settings(splits=None, equal_sizes=True)
 def library_versions(backend: str = "torch") -> dict[str, str]:
     """Versions of the libraries that compute."""
     names = ("torch", "numpy", "maskgit-bench", *(("jax",) if backend == "jax" else ()))
-    return {name: version(name) for name in names}
+    return {name: version_of(name) for name in names}
 
 
 class Worker:

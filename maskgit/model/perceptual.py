@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lpips
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +25,8 @@ class PerceptualLoss(nn.Module):
                 f"{path}: weights of the perceptual loss are missing; put torchvision's "
                 f"{BACKBONE_FILE} there, or train with a preset whose perceptual weight is 0"
             )
+        import lpips
+
         self.net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
         state = torch.load(path, map_location="cpu", weights_only=True)
         self._load_backbone(state)
