@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-import tyro
 
 from benchmarks import gpu_run, sampling, training
 from benchmarks.gpu_phases import GROUPS, PHASES, SCHEDULES, Phase, Plan
+from maskgit.common.cli import parse
 from maskgit.common.errors import UsageError
 from maskgit.training.__main__ import Command
 from tests.paths import ROOT
@@ -79,10 +79,10 @@ def test_every_command_line_is_one_that_there_is(plan, capsys):
             elif words[0] == "benchmarks/training.py":
                 assert training.cases_of(training.parser().parse_args(words[1:]))
             elif words[:2] == ["-m", "maskgit.training"]:
-                tyro.cli(Command, args=words[2:])
+                parse(Command, words[2:], "", None)
             elif words[0].startswith("experiments/"):
                 study = f"experiments.studies.{Path(words[0]).stem}.experiment"
-                tyro.cli(importlib.import_module(study).Options, args=words[1:])
+                parse(importlib.import_module(study).Options, words[1:], "", None)
             else:
                 assert name in ("check", "tests")
 
