@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 SCHEMA = 2
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 ABSOLUTE_PATH = re.compile(r"(?<![\w./])/(?:[^\s:;,'\"()/]+/)+")
+# What the pages read of a protocol, where it is there; any other value of it is only shown.
+FORMS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("code", "gamma", "missing"), dict),
+    **{"class_names": list, "metrics": (dict, list)},
+    **dict.fromkeys(("num_images", "num_samples", "num_tokens"), int),
+}
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 
@@ -250,6 +256,9 @@ def read_grid(run_dir: Path) -> dict[str, Any]:
     for field in ("protocol", "models", "metrics"):
         if not isinstance(grid.setdefault(field, {}), dict):
             raise UsageError(f"{path}: {field} must be an object, not {grid[field]!r:.40}")
+    for field, form in FORMS.items():
+        if field in grid["protocol"] and not isinstance(grid["protocol"][field], form):
+            raise UsageError(f"{path}: protocol: {field} is {grid['protocol'][field]!r:.40}")
     if not all(map(_is_metric, grid["metrics"].values())):
         raise UsageError(f"{path}: metrics must be {{name: {{label, digits, direction}}}}")
     return grid

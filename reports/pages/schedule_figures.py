@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,14 +22,16 @@ INSIDE = {"sqrt": 0.36, "logarithmic": 0.24}  # the convex ones have room below 
 
 def gamma_of(data: ScheduleData) -> dict[str, list[float]]:
     """The stored curves gamma(r) at r = 0, 0.01, ... 1 of those schedules that have one."""
-    stored = data.run.protocol.get("gamma")
-    if not isinstance(stored, dict):
-        return {}
-    return {
-        schedule: [float(value) for value in stored[schedule]]
-        for schedule in data.schedules
-        if isinstance(stored.get(schedule), list) and len(stored[schedule]) == GAMMA_POINTS
-    }
+    stored = data.run.protocol.get("gamma", {})
+    return {name: stored[name] for name in data.schedules if _is_curve(stored.get(name))}
+
+
+def _is_curve(values: object) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == GAMMA_POINTS
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
 
 
 def figure8(data: ScheduleData, rule: Mapping[str, Any]) -> tuple[Figure | None, bool]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reports.build import build
 from reports.load import load_run
-from tests.faults.abuse import damaged, fault, issue16, report, strange_json
+from tests.faults.abuse import damaged, fault, report, strange_json
 from tests.reports.study_run import editing_run, panorama_run, trace_run
 from tests.reports.synthetic_run import checksum, write_run
 
@@ -169,11 +169,8 @@ def test_a_strange_result_is_a_missing_cell(run, kind):
     assert [entry.status for entry in found[0].entries].count("done") == len(cells(run)) - 1
 
 
-GRID = issue16("15, strange values of grid.json end the report in a traceback")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("grid.json", marks=GRID), "result.json"])
+@pytest.mark.parametrize("name", ["grid.json", "result.json"])
 def test_strange_files_of_a_run_are_refused_or_reported(run, tmp_path, name):
     for path in (run / "cells").glob("*/samples.npz"):
         path.unlink()
