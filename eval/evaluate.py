@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -165,7 +164,9 @@ def evaluate(options: Options, progress: Progress | None = None) -> dict[str, An
     protocol |= protocols[0]
     if len(protocols) > 1:
         protocol["also"] = protocols[1:]
-    protocol["versions"] = {name: importlib.metadata.version(name) for name in ("numpy", "torch")}
+    import torch
+
+    protocol["versions"] = {"numpy": np.__version__, "torch": torch.__version__}
     return {"metrics": results, "missing": missing, "protocol": protocol}
 
 
