@@ -52,7 +52,6 @@ prdc). Resized images must agree within 1e-6 of the range at every pixel.
 
 def seeded_set(n: int = 1000) -> FeatureSet:
     """n and n random features like real ones: a decaying spectrum, rectified, some always 0."""
-
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(128, 128)) / np.arange(1, 129)[:, None] ** 0.7
     real, generated = (
@@ -80,7 +79,6 @@ def read_set(path: Path) -> FeatureSet:
     Raises:
         UsageError: unreadable, an array missing, or shapes that do not fit.
     """
-
     try:
         arrays = read_arrays(path)
     except UsageError as error:
@@ -110,7 +108,6 @@ def read_set(path: Path) -> FeatureSet:
 def collect(features_npz: Path | None = None, n: int = 1000) -> Iterator[Comparison]:
     """All comparisons, one by one as they are computed; n real and n generated images in our own
     sets."""
-
     extra = [] if features_npz is None else [read_set(features_npz)]
     for data in (seeded_set(n), fashion_set(n), *extra):
         yield from comparisons(data)
@@ -121,7 +118,6 @@ def collect(features_npz: Path | None = None, n: int = 1000) -> Iterator[Compari
 
 def installed() -> dict[str, str]:
     """The version of each library, or how to install it."""
-
     found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", "torch"):
         found[name] = importlib.metadata.version(name)
@@ -172,7 +168,6 @@ def run(
         out: also write the table, as Markdown.
         as_json: print JSON instead of a table.
     """
-
     if out is not None and not out.parent.is_dir():
         raise UsageError(f"--out {out}: the folder {out.parent} does not exist")
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -65,7 +65,6 @@ def compare(
     library: str,
     ours: float,
     theirs: Callable[[], float],
-    limit: float = RELATIVE,
     absolute: float | None = None,
     note: str = "",
 ) -> Comparison:
@@ -79,7 +78,7 @@ def compare(
     distance = abs(ours - value)
     difference = distance / abs(value) if value else (0.0 if distance == 0 else math.inf)
     if absolute is None:
-        words, agrees = f"{limit:g}", difference <= limit
+        words, agrees = f"{RELATIVE:g}", difference <= RELATIVE
     else:
         words, agrees = f"{absolute:.2g} absolute", distance <= absolute
     return Comparison(data, metric, library, ours, value, difference, words, agrees, note)
@@ -87,71 +86,54 @@ def compare(
 
 def comparisons(data: FeatureSet) -> Iterator[Comparison]:
     """All metrics of one set of features, against all libraries."""
-    yield from _fid(data)
-    if data.logits is not None:
-        yield from _inception_score(data, data.logits)
-    yield from _kid(data)
-    yield from _precision_recall(data)
-    yield from _density_coverage(data)
-
-
-def _fid(data: FeatureSet) -> Iterator[Comparison]:
+    row = partial(compare, data.name)
+    pair = data.real.astype("float64"), data.generated.astype("float64")
     a, b = Statistics.of(data.real), Statistics.of(data.generated)
-    ours = frechet_distance(a.mean, a.cov, b.mean, b.cov)
-    pair = data.real.astype("float64"), data.generated.astype("float64")
-    for library, theirs in (
-        ("torch-fidelity", libraries.torch_fidelity_fid),
-        ("clean-fid", libraries.clean_fid_fid),
-        ("TF-GAN", libraries.tfgan_fid),
-    ):
-        yield compare(data.name, "FID", library, ours, partial(theirs, *pair))
-
-
-def _inception_score(data: FeatureSet, logits: np.ndarray) -> Iterator[Comparison]:
-    for splits, library, theirs in (
-        (10, "torch-fidelity", libraries.torch_fidelity_inception_score),
-        (1, "TF-GAN", libraries.tfgan_inception_score),
-    ):
-        ours = inception_score(logits, splits)[0]
-        metric = f"IS, {splits} split{'s' * (splits > 1)}"
-        yield compare(data.name, metric, library, ours, partial(theirs, logits))
-
-
-def _kid(data: FeatureSet) -> Iterator[Comparison]:
-    pair = data.real.astype("float64"), data.generated.astype("float64")
-    size = min(SUBSET, *(len(side) // 2 for side in pair))
-    metric = f"KID, 100 subsets of {size}"
-    ours = kernel_distance(*pair, 100, size)[0]
-    theirs = partial(libraries.torch_fidelity_kid, *pair, size)
-    yield compare(data.name, metric, "torch-fidelity", ours, theirs, note="same draws")
-    error, both = standard_error(*pair)[0], ("clean-fid", "TF-GAN")
-    functions = libraries.clean_fid_kid, libraries.tfgan_kid
-    for library, function, draws in zip(both, functions, ("other draws", "blocks"), strict=True):
-        note = f"{draws}: within the standard error"
-        theirs = partial(function, *pair, size)
-        yield compare(data.name, metric, library, ours, theirs, absolute=error, note=note)
-    # Where a subset is all images there is nothing to draw.
-    n = min(1000, *map(len, pair))
-    whole = pair[0][:n], pair[1][:n]
-    ours = kernel_distance(*whole, 1, n)[0]
-    for library, function in zip(both, functions, strict=True):
-        yield compare(data.name, f"KID, all of {n}", library, ours, partial(function, *whole, n))
-
-
-def _precision_recall(data: FeatureSet) -> Iterator[Comparison]:
+    fid = frechet_distance(a.mean, a.cov, b.mean, b.cov)
+    yield row("FID", "torch-fidelity", fid, lambda: libraries.torch_fidelity_fid(*pair))
+    yield row("FID", "clean-fid", fid, lambda: libraries.clean_fid_fid(*pair))
+    yield row("FID", "TF-GAN", fid, lambda: libraries.tfgan_fid(*pair))
+    if (logits := data.logits) is not None:
+        for splits, library, theirs in (
+            (10, "torch-fidelity", libraries.torch_fidelity_inception_score),
+            (1, "TF-GAN", libraries.tfgan_inception_score),
+        ):
+            metric = f"IS, {splits} split{'s' * (splits > 1)}"
+            yield row(metric, library, inception_score(logits, splits)[0], partial(theirs, logits))
+    yield from _kid(data.name, *pair)
     ours = precision_recall(data.real, data.generated, K)
-    for library, theirs in (
+    for library, shares in (
         ("torch-fidelity", libraries.torch_fidelity_precision_recall),
         ("scikit-learn", libraries.sklearn_precision_recall),
         ("definition", lambda *pair: libraries.prdc_by_definition(*pair)[:2]),
     ):
-        yield from _shares(data, ("precision", "recall"), K, library, ours, theirs)
-
-
-def _density_coverage(data: FeatureSet) -> Iterator[Comparison]:
+        yield from _shares(data, ("precision", "recall"), K, library, ours, shares)
     ours = density_coverage(data.real, data.generated, K_WIDE)
-    theirs = lambda *pair: libraries.prdc_by_definition(*pair)[2:]  # noqa: E731
-    yield from _shares(data, ("density", "coverage"), K_WIDE, "definition", ours, theirs)
+    by_definition = lambda *pair: libraries.prdc_by_definition(*pair)[2:]  # noqa: E731
+    yield from _shares(data, ("density", "coverage"), K_WIDE, "definition", ours, by_definition)
+
+
+def _kid(name: str, real: np.ndarray, generated: np.ndarray) -> Iterator[Comparison]:
+    size = min(SUBSET, len(real) // 2, len(generated) // 2)
+    metric = f"KID, 100 subsets of {size}"
+    ours = kernel_distance(real, generated, 100, size)[0]
+    theirs = partial(libraries.torch_fidelity_kid, real, generated, size)
+    yield compare(name, metric, "torch-fidelity", ours, theirs, note="same draws")
+    error = standard_error(real, generated)[0]
+    others = (
+        ("clean-fid", libraries.clean_fid_kid, "other draws"),
+        ("TF-GAN", libraries.tfgan_kid, "blocks"),
+    )
+    for library, function, draws in others:
+        note = f"{draws}: within the standard error"
+        theirs = partial(function, real, generated, size)
+        yield compare(name, metric, library, ours, theirs, absolute=error, note=note)
+    # Where a subset is all images there is nothing to draw.
+    n = min(1000, len(real), len(generated))
+    whole = real[:n], generated[:n]
+    ours = kernel_distance(*whole, 1, n)[0]
+    for library, function, _ in others:
+        yield compare(name, f"KID, all of {n}", library, ours, partial(function, *whole, n))
 
 
 def _shares(
@@ -160,22 +142,15 @@ def _shares(
     k: int,
     library: str,
     ours: tuple[float, float],
-    theirs: Callable[..., tuple[float, float]],
+    theirs: Callable[..., tuple[float, ...]],
 ) -> Iterator[Comparison]:
     """Compare two shares of points, which are equal up to how a library averages."""
-    values: list[float] = []
-
-    def value(which: int) -> float:
-        if not values:
-            values.extend(theirs(data.real, data.generated, k))
-        return values[which]
-
+    both = cache(lambda: theirs(data.real, data.generated, k))
     # Less than one point of either set.
     limit = 0.5 / max(len(data.real), len(data.generated)) / k
-    for which, name in enumerate(names):
-        metric = f"{name}, k={k}"
-        theirs_now = partial(value, which)
-        yield compare(data.name, metric, library, ours[which], theirs_now, absolute=limit)
+    for value, which, name in zip(ours, (0, 1), names, strict=True):
+        other = lambda which=which: both()[which]  # noqa: E731
+        yield compare(data.name, f"{name}, k={k}", library, value, other, absolute=limit)
 
 
 def compare_resizing(name: str, images: list[np.ndarray], size: int = 299) -> Iterator[Comparison]:
@@ -189,33 +164,24 @@ def compare_resizing(name: str, images: list[np.ndarray], size: int = 299) -> It
     def tensor(image: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
-    def ours_legacy(image: np.ndarray) -> np.ndarray:  # as inception-tfgan does
-        inputs = tensor(image)
-        shape = (size, size)
-        return torch.nn.functional.interpolate(
-            inputs, shape, mode="bilinear", align_corners=False
-        ).numpy()[0]
+    def half_pixel(image: np.ndarray) -> np.ndarray:  # as inception-tfgan does
+        resized = torch.nn.functional.interpolate(tensor(image), (size, size), mode="bilinear")
+        return resized.numpy()[0]
 
+    def tensorflow_1(image: np.ndarray) -> np.ndarray:
+        return resize_bilinear_tf1(tensor(image), size).numpy()[0]
+
+    clean, legacy = (
+        partial(libraries.clean_fid_resized, mode=mode, size=size)
+        for mode in ("clean", "legacy_pytorch")
+    )
+    fidelity = partial(libraries.torch_fidelity_resized, size=size)
     for metric, library, ours, theirs in (
-        (
-            "resize: Pillow bicubic",
-            "clean-fid",
-            lambda x: resize_clean(x, size),
-            lambda x: libraries.clean_fid_resized(x, "clean", size),
-        ),
-        (
-            "resize: bilinear, half-pixel centres",
-            "clean-fid",
-            ours_legacy,
-            lambda x: libraries.clean_fid_resized(x, "legacy_pytorch", size),
-        ),
-        (
-            "resize: TensorFlow 1 bilinear",
-            "torch-fidelity",
-            lambda x: resize_bilinear_tf1(tensor(x), size).numpy()[0],
-            lambda x: libraries.torch_fidelity_resized(x, size),
-        ),
+        ("Pillow bicubic", "clean-fid", partial(resize_clean, size=size), clean),
+        ("bilinear, half-pixel centres", "clean-fid", half_pixel, legacy),
+        ("TensorFlow 1 bilinear", "torch-fidelity", tensorflow_1, fidelity),
     ):
+        metric = f"resize: {metric}"
         try:
             libraries.version(library)
         except Unavailable as reason:
