@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 
-from experiments.engine.store.lease import Lease, Leases
+from experiments.engine.store.lease import Leases
 from maskgit.common.errors import UsageError
 from reports.build import build, check_out
-
-POLL = 0.2  # seconds between two looks at a report that another process builds
 
 
 def check_folders(run: Path, report: Path) -> None:
@@ -19,7 +15,6 @@ def check_folders(run: Path, report: Path) -> None:
     Raises:
         UsageError: one is a file, or holds what no report wrote.
     """
-
     if run.exists() and not run.is_dir():
         raise UsageError(f"--out {run}: is a file; give a folder")
     check_out(report)
@@ -31,20 +26,8 @@ def build_report(run: Path, report: Path) -> Path:
     Raises:
         UsageError: there is no run.
     """
-
     if not (run / "grid.json").is_file():
         return build(run, report)  # which says in one line that there is no run
-    with _alone(report.with_name(f"{report.name}.lease")):
+    # Two runners that end together would build one folder.
+    with Leases().wait(report.with_name(f"{report.name}.lease"), patience=0.0):
         return build(run, report)
-
-
-def _alone(path: Path) -> Lease:
-    """The lease on a report: two runners that end together would build one folder."""
-    leases = Leases()
-    lease = leases.acquire(path)
-    if lease is None:
-        print(f"waiting for another process to build the report ({path})", file=sys.stderr)
-    while lease is None:
-        time.sleep(POLL)
-        lease = leases.acquire(path)
-    return lease

@@ -184,11 +184,18 @@ class Runner:
             elif deaths[task.key] == 1:
                 self.progress.say(f"{reason} at {task.label}; trying it once more")
                 fresh.retry = task
+            elif self._is_leased(task):  # another runner has taken it over meanwhile
+                self._account(task, Reply("busy"))
             else:
                 error = f"{reason}, twice"
                 self.store.record_failure(task, error, "", attempts=2)
                 self._account(task, Reply("failed", error))
         return fresh
+
+    def _is_leased(self, task: Task) -> bool:
+        with contextlib.suppress(OSError):
+            return read_lease(self.store.lease_path(task.key)) is not None
+        return False
 
     def _sweep_lease(self, task: Task) -> None:
         path = self.store.lease_path(task.key)

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ try:
     import fcntl
 except ImportError:  # not on Windows: takeovers are then unguarded
     fcntl = None  # type: ignore[assignment]
+
+POLL = 0.1  # seconds between two looks at a lease that is waited for
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,22 @@ class Leases:
             if seen.text != condemned and not self.is_dead(path, seen):
                 return None
             self.remove(path, seen.text)
+
+    def wait(self, path: Path, patience: float) -> Lease:
+        """Take the lease at `path`, however long somebody else holds it.
+
+        patience: seconds after which a line on stderr says what is waited for.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        began, said = time.monotonic(), False
+        while (lease := self.acquire(path)) is None:
+            if not said and time.monotonic() - began >= patience:
+                print(f"waiting for another process, which holds {path}", file=sys.stderr)
+                said = True
+            time.sleep(POLL)
+        return lease
 
     def remove(self, path: Path, text: str) -> None:
         """Remove the dead lease that reads `text`; one that was taken over meanwhile stays."""

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ from maskgit.common.files import atomic_write, json_bytes, make_way, open_regula
 
 T = TypeVar("T")
 SEAL = 64  # bytes at the end of a file of arrays: its checksum
-POLL = 0.1  # seconds between two looks at a file that another process makes
+PATIENCE = 60.0  # seconds of silent waiting for a file that another process makes
 
 
 class Stages:
@@ -98,9 +97,7 @@ class Stages:
         """Only one process at a time is in a block of this kind and key: the others wait."""
         path = self.root / kind / f"{key}.lease"
         path.parent.mkdir(parents=True, exist_ok=True)
-        while (lease := self._leases.acquire(path)) is None:
-            time.sleep(POLL)
-        with lease:
+        with self._leases.wait(path, PATIENCE) as lease:
             yield lease
 
     def _kept(self, path: Path, make: Callable[[], T], count: int | None = None) -> T:
