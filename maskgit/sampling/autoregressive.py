@@ -25,7 +25,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from maskgit.decoding import CPU_ROWS, GPU_ROWS, MIN_ROWS, ROW_MULTIPLE
+from maskgit.decoding import MIN_ROWS, ROW_MULTIPLE
 from maskgit.model.causal import Autoregressive, Cache
 from maskgit.sampling.arguments import Trace, check_images, check_integer, check_temperature
 from maskgit.sampling.compiled import check_mode, fixed_program
@@ -57,7 +57,6 @@ def generate_autoregressive(  # type: ignore[misc]  # as maskgit.decoding.genera
     sample_ids: Tensor | None = None,
     tokens: Tensor | None = None,
     batch_size: int | None = None,
-    cached: bool = True,
     trace: bool = False,
 ) -> Tensor | Trace:
     """Tokens of one image per label, in N steps.
@@ -72,7 +71,6 @@ def generate_autoregressive(  # type: ignore[misc]  # as maskgit.decoding.genera
         account; those before cannot, which is why this baseline continues images downwards only.
     batch_size: most images in one step, which changes no token; by default what keeps the cache
         below 1 GiB on a CPU and 8 GiB on a GPU.
-    cached: False computes the whole prefix anew in every step, as a check and to time it.
     trace: return a Trace of the N steps instead: the grid after each step with the mask id where
         no token is known yet, these positions, and as confidence the log-probability of the token
         just drawn (temperature 1), +inf where one was known before and -inf where none is yet.
@@ -89,7 +87,7 @@ def generate_autoregressive(  # type: ignore[misc]  # as maskgit.decoding.genera
     labels, sample_ids, grid = check_images(config, device, labels, sample_ids, tokens)
     picks = position_uniforms(seed, sample_ids, 0, config.num_tokens)[:, 0]
     if batch_size is None:
-        batch_size = _default_batch(model, cached)
+        batch_size = _default_batch(model)
     check_integer("batch_size", batch_size, 1)
 
     record = _begin_trace(grid, config.mask_id) if trace else None
@@ -100,8 +98,8 @@ def generate_autoregressive(  # type: ignore[misc]  # as maskgit.decoding.genera
     try:
         with torch.inference_mode():
             for images in everything.split(batch_size) if len(labels) else ():
-                draw_with = (sampling_temperature, cached)
-                totals.append(_complete(model, labels, grid, picks, images, record, *draw_with))
+                part = (images, record, sampling_temperature)
+                totals.append(_complete(model, labels, grid, picks, *part))
             if totals:
                 check_finite(torch.stack(totals))
     finally:
@@ -117,7 +115,6 @@ def _complete(
     images: Tensor,
     trace: Trace | None,
     temperature: float,
-    cached: bool,
 ) -> Tensor:
     """Draw what is unknown in the given images of `grid`, in place, position by position.
 
@@ -126,23 +123,19 @@ def _complete(
     is finite if and only if all logits were.
     """
     codes, mask, count = model.config.num_codes, model.config.mask_id, len(images)
-    program = model.program if cached else None
+    program = model.program
     rows = images if program is None else fill_up(images)
     part, entries, part_picks = grid[rows], codes + labels[rows], picks[rows]
-    cache = Cache(model.config, count, model.head_bias) if cached and program is None else None
+    cache = Cache(model.config, count, model.head_bias) if program is None else None
     finite = torch.zeros((), device=grid.device)
     for position in range(part.shape[1]):
+        pick = part_picks[:, position, None]
         if program is not None:
-            drawn, log_p, total = program(
-                model, entries, position, part_picks[:, position, None], temperature
-            )
+            drawn, log_p, total = program(model, entries, position, pick, temperature)
         else:
-            if cache is not None:
-                hidden = model.step(_filled_up(entries), cache)
-            else:
-                hidden = _whole_prefix(model, labels[rows], part[:, :position])
-            logits = model.logits(hidden)[:count].float()
-            drawn, log_p, total = draw(logits, part_picks[:, position, None], temperature)
+            assert cache is not None
+            logits = model.logits(model.step(_filled_up(entries), cache))[:count].float()
+            drawn, log_p, total = draw(logits, pick, temperature)
         unknown = part[:, position] == mask
         entries = torch.where(unknown, drawn[:, 0], part[:, position])
         part[:, position] = entries
@@ -231,17 +224,6 @@ def _fixed_cache(model: Autoregressive, images: int) -> Cache:
     return cache
 
 
-def _whole_prefix(model: Autoregressive, labels: Tensor, prefix: Tensor) -> Tensor:
-    """The last layer's output (b or more, width) at the end of each prefix (b, L)."""
-    length = 1 + prefix.shape[1]
-    rows = _filled_up(torch.arange(len(labels), device=labels.device) * length + length - 1)
-    if labels.device.type == "cpu":
-        more = max(0, -(-MIN_ROWS // length) - len(labels))
-        labels = torch.cat((labels, labels[-1:].expand(more)))
-        prefix = torch.cat((prefix, prefix[-1:].expand(more, -1)))
-    return model.hidden(labels, prefix, rows)
-
-
 def _filled_up(rows: Tensor) -> Tensor:
     """`rows (b,)` and on a CPU copies of the last, so that products have enough (see the top)."""
     if rows.device.type != "cpu":
@@ -260,9 +242,7 @@ def _begin_trace(grid: Tensor, mask_id: int) -> Trace:
     )
 
 
-def _default_batch(model: Autoregressive, cached: bool) -> int:
+def _default_batch(model: Autoregressive) -> int:
     on_cpu = model.head_bias.device.type == "cpu"
-    if not cached:
-        return max(1, (CPU_ROWS if on_cpu else GPU_ROWS) // model.config.num_tokens)
     memory, most = CPU_LIMITS if on_cpu else GPU_LIMITS
     return max(1, min(most, memory // Cache.bytes_an_image(model.config)))

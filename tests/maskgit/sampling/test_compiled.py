@@ -133,7 +133,7 @@ def test_no_position_of_the_autoregressive_model_waits_for_a_gpu():
                 picks, labels = torch.zeros((4, positions), device="cuda"), grid[:, 0] * 0
                 images = torch.arange(4, device="cuda")
                 with Launches() as launches:
-                    _complete(model, labels, grid, picks, images, None, 1.0, cached=True)
+                    _complete(model, labels, grid, picks, images, None, 1.0)
                 assert launches.waits == []
                 counts[program is None, positions] = len(launches)
         for plain in (True, False):
