@@ -15,7 +15,7 @@ from maskgit.presets import get_preset
 
 SCHEDULES = get_preset("embedded").schedules
 # Optimiser steps on a GPU; the shipped networks had 2,400 and 1,200 on two cores.
-STEPS = {"tokenizer": 4000, "transformer": 2400, "autoregressive": 2400}
+STEPS = {"tokenizer": 4000, "transformer": 1200, "autoregressive": 2400}
 DRY_IMAGES = 96
 # Packages and whether they can be imported, in the process that everything else runs in.
 CHECK = """
