@@ -215,13 +215,14 @@ def test_results_are_kept_and_a_changed_pixel_is_noticed(tiny, tmp_path, monkeyp
 
 KILLED = """
     import sys
+    from pathlib import Path
     import numpy as np
     import torch
     torch.set_num_threads(1)
     import tests.eval.cas.test_score as here
     here.cas_training.build_network = here.tiny_network
     here.score(
-        here.images(100), here.images(40, seed=2), out=sys.argv[1], checkpoint_seconds=0,
+        here.images(100), here.images(40, seed=2), out=Path(sys.argv[1]), checkpoint_seconds=0,
         progress=lambda *a: print(*a, flush=True),
     )
 """
