@@ -134,8 +134,8 @@ def load_submission(folder: Path) -> Submission:
     path = Path(folder) / "submission.json"
     if not path.is_file():
         raise UsageError(f"{folder}: no submission (there is no submission.json)")
-    content = read_json(path)
     try:
+        content = read_json(path)
         if content.pop("schema") != SCHEMA:
             raise ValueError("another schema")
         content["run"] = Path(content["run"])
@@ -144,7 +144,8 @@ def load_submission(folder: Path) -> Submission:
         _check(submission)
         return submission
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not readable as a submission ({one_line(error)})") from None
+        reason = one_line(error).removeprefix(f"{path}: ")  # UsageError is a ValueError
+        raise UsageError(f"{path}: not readable as a submission ({reason})") from None
 
 
 def _check(submission: Submission) -> None:
