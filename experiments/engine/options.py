@@ -148,6 +148,19 @@ class SeedOptions(RunOptions):
 
 
 @dataclass(frozen=True)
+class PrecisionOptions(RunOptions):
+    """An option of experiments that decode tokens."""
+
+    precision: str = "float32"
+    """Of the networks that draw tokens: float32, or bfloat16, which is faster on a GPU and draws
+    other samples. Pixels and measures stay float32."""
+
+    def check(self) -> None:
+        super().check()
+        self.one_of("precision", PRECISIONS)
+
+
+@dataclass(frozen=True)
 class QuickOptions(RunOptions):
     """An option of experiments with a shorter form."""
 
@@ -164,7 +177,7 @@ class StageOptions(RunOptions):
 
 
 @dataclass(frozen=True)
-class SamplingOptions(SeedOptions, StageOptions):
+class SamplingOptions(SeedOptions, StageOptions, PrecisionOptions):
     """Options of experiments that sample whole images."""
 
     num_samples: int | None = None
@@ -175,9 +188,6 @@ class SamplingOptions(SeedOptions, StageOptions):
     preset's."""
     backend: str = "torch"
     """Library that samples and decodes: torch or jax."""
-    precision: str = "float32"
-    """Of the transformer while it samples: float32, or bfloat16, which is faster on a GPU and draws
-    other samples. Pixels and measures stay float32."""
     mode: str = "eager"
     """How its forwards run: eager, or compiled, graphs (CUDA graphs) or autotuned, which are
     torch's compiler, need a C++ compiler, and draw other samples (maskgit/sampling/compiled.py)."""
@@ -192,7 +202,6 @@ class SamplingOptions(SeedOptions, StageOptions):
         if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
             raise UsageError(f"--choice-temperature {temperature}: must be 0 or more, and finite")
         self.one_of("backend", BACKENDS)
-        self.one_of("precision", PRECISIONS)
         if self.slurm is None:  # else the compiler is looked for where the jobs run
             check_mode(self.mode, "--mode")
         if self.backend == "jax":
@@ -285,21 +294,17 @@ class MeasureOptions(FeatureOptions):
 
 
 @dataclass(frozen=True)
-class FillingOptions(SeedOptions, QuickOptions, DataOptions):
+class FillingOptions(SeedOptions, QuickOptions, DataOptions, PrecisionOptions):
     """Options of experiments that decode a part of held-out images again."""
 
     num_samples: int | None = None
     """Held-out images of a cell. Default: each experiment's own number, see its page in docs/."""
     T: int = 12
     """Iterations of MaskGIT."""
-    precision: str = "float32"
-    """Of the transformer: float32, or bfloat16, which is faster on a GPU and draws other
-    samples."""
 
     def check(self) -> None:
         super().check()
         self.at_least(1, "num_samples", "T")
-        self.one_of("precision", PRECISIONS)
 
     def check_start(self, start: int) -> None:
         """Raise a UsageError if --start is none of the T iterations."""

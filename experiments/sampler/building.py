@@ -10,7 +10,6 @@ from experiments.engine.cells import Build, Task
 from experiments.engine.grid import grid_json
 from experiments.engine.options import RunOptions, command
 from experiments.sampler.resources import Resources
-from experiments.sampler.worker import Worker
 from maskgit.common.device import available_cores, gpu_count
 
 MAX_WORKERS = 8  # by default; each holds the networks in memory
@@ -39,6 +38,8 @@ def make_build(
         missing: what will not be measured, and why; by default `Resources.unavailable`.
         more: further fields of `Build`.
     """
+    from experiments.sampler.worker import Worker
+
     worker = Worker(
         resources,
         options.stages_folder(resources.experiment),

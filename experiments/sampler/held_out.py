@@ -24,67 +24,58 @@ CHUNK_PIXELS = 2**17
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Held-out images, in a fixed order, or why there are none.
+class ImageSelection:
+    """Images with their classes in a fixed order, or why there are none.
 
     Attributes:
-        sha256: of their files, or MISSING.
         words: which images these are, for the protocol.
+        sha256: of their files, or MISSING.
         why: the reason when there are none.
-        labels: class of each image.
+        labels: class of each image, int64 (n,).
+        source: the split that they are of.
+        rows: the number of each image in it, int64 (n,).
         size: pixels a side.
-        rows: numbers of the images in `source`.
-        source: the split.
     """
 
-    sha256: str
     words: str
+    sha256: str
     why: str = ""
-    labels: tuple[int, ...] = ()
-    size: int = 1
-    rows: tuple[int, ...] = ()
+    labels: np.ndarray | Sequence[int] = ()
     source: ImageSource | None = None
+    rows: np.ndarray | Sequence[int] = ()
+    size: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self) -> Iterator[np.ndarray]:
-        """The images, uint8 (m, H, W, C) each.
+    def pick(
+        self, numbers: np.ndarray | Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images by number: uint8 (k, H, W, C), classes int64 (k,), numbers int64 (k,).
 
         Raises:
-            UsageError: a file of a folder cannot be read as an image.
+            UsageError: there are none, or a file of a folder cannot be read as an image.
         """
+        if self.source is None:
+            raise UsageError(self.why)
+        ids = np.asarray(numbers, np.int64)
+        images = self.source.batch(np.asarray(self.rows, np.int64)[ids], 0)
+        return images, np.asarray(self.labels, np.int64)[ids], ids
+
+    def numbered(
+        self, count: int | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The first `count` images, or all, in batches as `pick` returns them."""
+        count = len(self) if count is None else min(count, len(self))
         chunk = max(1, min(CHUNK, CHUNK_PIXELS // self.size**2))
-        for start in range(0, len(self), chunk):
-            if self.source is not None:
-                yield self.source.batch(np.array(self.rows[start : start + chunk], np.int64), 0)
+        for start in range(0, count, chunk):
+            yield self.pick(np.arange(start, min(start + chunk, count)))
 
-    def numbered(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The first `count` images in batches, each with classes and numbers, int64 (m,)."""
-        start = 0
-        for batch in self.batches():
-            ids = np.arange(start, min(start + len(batch), count))
-            if not len(ids):
-                return
-            yield batch[: len(ids)], np.array([self.labels[i] for i in ids], np.int64), ids
-            start += len(ids)
-
-    def first(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first `count` images, or all, uint8 (n, H, W, C), and their classes int64 (n,)."""
-        images, labels, _ = zip(*self.numbered(count), strict=True)
-        return np.concatenate(images), np.concatenate(labels)
-
-    def pick(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Images by number: uint8 (k, H, W, C), classes int64 (k,), numbers int64 (k,)."""
-        found = {
-            int(i): (image, label)
-            for images, labels, ids in self.numbered(max(numbers) + 1)
-            for image, label, i in zip(images, labels, ids, strict=True)
-            if i in numbers
-        }
-        images = np.stack([found[i][0] for i in numbers])
-        labels = np.array([found[i][1] for i in numbers], np.int64)
-        return images, labels, np.array(numbers, np.int64)
+    def first_of_each(self, counts: np.ndarray) -> np.ndarray:
+        """Numbers of the first counts[c] images of each class c, int64, ascending."""
+        labels = np.asarray(self.labels)
+        parts = [np.flatnonzero(labels == c)[:count] for c, count in enumerate(counts)]
+        return np.sort(np.concatenate(parts)).astype(np.int64)
 
     def first_of_classes(self, preset: Preset, flag: str, text: str) -> list[int]:
         """Numbers of the first image of each class in `text`, the value of `flag`.
@@ -97,16 +88,17 @@ class HeldOut:
         if not preset.conditional:
             return list(range(len(text.split(","))))
         classes = parse_integers(text, flag, 0, preset.num_classes - 1)
-        absent = [c for c in classes if c not in self.labels]
+        labels = list(self.labels)
+        absent = [c for c in classes if c not in labels]
         if absent:
             raise UsageError(f"{flag} {text}: no held-out image is of class {absent[0]}")
-        return [self.labels.index(c) for c in classes]
+        return [labels.index(c) for c in classes]
 
 
-NOT_ASKED_FOR = HeldOut(MISSING, "not asked for")
+NOT_ASKED_FOR = ImageSelection("not asked for", MISSING)
 
 
-def find_held_out(preset: Preset, data: Path | None) -> HeldOut:
+def find_held_out(preset: Preset, data: Path | None) -> ImageSelection:
     """The held-out images of a preset.
 
     data: --data; None takes those that ship, if any do.
@@ -116,7 +108,7 @@ def find_held_out(preset: Preset, data: Path | None) -> HeldOut:
     """
     if data is None and "val" not in data_set(preset).ships:
         why = f"held-out images of {preset.name} do not ship: give --data FOLDER with val/CLASS/*"
-        return HeldOut(MISSING, "no held-out images", why)
+        return ImageSelection("no held-out images", MISSING, why)
     size = preset.image_size
     source: ImageSource = open_split(preset, data, "val", size=size)
     rows = np.arange(min(IMAGES, len(source)))
@@ -129,11 +121,11 @@ def find_held_out(preset: Preset, data: Path | None) -> HeldOut:
             f"{len(rows)} validation images, of one class after the other in turn, shorter side "
             f"resized to {size} (bilinear, antialiased), centre crop {size}x{size}"
         )
-    labels = tuple(source.labels[rows].tolist())
+    labels = source.labels[rows]
     if isinstance(source, ArrayImages):  # the workers get what they need, and no more
-        source = ArrayImages(source.images[rows], source.labels[rows], source.files)
+        source = ArrayImages(source.images[rows], labels, source.files)
         rows = np.arange(len(rows))
-    return HeldOut(digest(files), words, "", labels, size, tuple(rows.tolist()), source)
+    return ImageSelection(words, digest(files), "", labels, source, rows, size)
 
 
 def _in_one_file(source: ImageSource) -> bool:

@@ -7,7 +7,7 @@ told in one line. `Resources.task` makes the task of a cell.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -21,9 +21,9 @@ from experiments.engine.cells import Sampling, Task, plain_reason
 from experiments.engine.fingerprint import fingerprint
 from experiments.engine.keys import cell_key, digest, stage_key
 from experiments.sampler.feature_networks import FeatureNetwork, find_feature_network
-from experiments.sampler.held_out import NOT_ASKED_FOR, HeldOut, find_held_out
+from experiments.sampler.held_out import NOT_ASKED_FOR, ImageSelection, find_held_out
 from experiments.sampler.networks import Network, find_networks, trim_memory
-from experiments.sampler.samplers import IMAGING, SAMPLERS
+from experiments.sampler.samplers import IMAGING, SAMPLERS, network_of
 from maskgit.checkpoints.paths import model_path
 from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
@@ -66,7 +66,7 @@ class Resources:
     networks: dict[str, Network]
     features: dict[str, FeatureNetwork] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
-    held_out: HeldOut = NOT_ASKED_FOR
+    held_out: ImageSelection = NOT_ASKED_FOR
     data: Path | None = None
     feature_weights: Path | None = None
     backend: str = "torch"
@@ -139,7 +139,7 @@ class Resources:
 
     def network(self, settings: Sampling) -> Network:
         """The network that samples with these settings."""
-        return self.networks[SAMPLERS[settings.sampler].network(settings.schedule)]
+        return self.networks[network_of(settings)]
 
     def stage_keys(self, settings: Sampling, features: str = "") -> StageKeys:
         """Keys of the stages of samples.
@@ -211,7 +211,7 @@ def _likelihood_code() -> str:
 def find_resources(
     experiment: str,
     options: RunOptions,
-    networks: Collection[str],
+    samplers: Iterable[Sampling | str],
     *,
     metrics: Mapping[str, str] | None = None,
     features: Collection[str] = (),
@@ -222,7 +222,8 @@ def find_resources(
     Args:
         experiment: its name.
         options: its options.
-        networks: names of those that sample; the tokenizer comes with them.
+        samplers: names of samplers, or settings of cells; their networks and the tokenizer are
+            found.
         metrics: see `Resources`; their feature networks are found too.
         features: further feature networks.
         held_out: whether the cells cannot do without held-out images.
@@ -239,7 +240,8 @@ def find_resources(
     folder = getattr(options, "feature_weights", None)
     shape = (preset.image_size, preset.image_size, preset.channels)
     names = dict.fromkeys([*features, *filter(None, metrics.values())])
-    found = find_networks(preset, [*dict.fromkeys(networks), "tokenizer"], options.weights)
+    networks = [*dict.fromkeys(network_of(sampler) for sampler in samplers), "tokenizer"]
+    found = find_networks(preset, networks, options.weights)
     measuring = {
         name: find_feature_network(name, preset.reference, folder, shape) for name in names
     }

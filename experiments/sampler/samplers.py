@@ -127,6 +127,14 @@ SAMPLERS = {
     ),
 }
 
+
+def network_of(sampler: Sampling | str) -> str:
+    """Name of the network of a sampler's settings, or of a sampler with the usual schedule."""
+    if isinstance(sampler, str):
+        return SAMPLERS[sampler].network()
+    return SAMPLERS[sampler.sampler].network(sampler.schedule)
+
+
 # Backend -> the module with `load` and `decode_batches`, from tokens to images.
 IMAGING = {
     "torch": Code(

@@ -333,7 +333,9 @@ class Worker:
             tokens = self.stages.tokens(
                 keys.held_out,
                 len(held_out),
-                lambda: likelihood.encode_images(self.tokenizer, held_out.batches()),
+                lambda: likelihood.encode_images(
+                    self.tokenizer, (images for images, _, _ in held_out.numbered())
+                ),
             )
             usual = replace(settings, backend="torch", precision="float32", mode="eager")
             value, masked = likelihood.negative_log_likelihood(

@@ -13,9 +13,10 @@ from experiments.engine.cells import Outcome, Sampling, Task
 from experiments.engine.grid import parse_integers
 from experiments.engine.keys import digest
 from experiments.engine.own_metrics import entries, own_metric
+from experiments.sampler.held_out import ImageSelection
 from experiments.sampler.resources import Resources
 from experiments.sampler.worker import Worker
-from experiments.studies.real_images import VALIDATION, RealImages, real_images, validation_images
+from experiments.studies.real_images import VALIDATION, real_images, validation_images
 from experiments.studies.tables import CasOptions, compared_samplers, sample_count
 from maskgit.common.errors import UsageError
 
@@ -29,7 +30,7 @@ QUICK_SHARE = 10  # a quick run trains on a tenth of the preset's images
 def cas_tasks(
     resources: Resources,
     options: CasOptions,
-    real: RealImages,
+    real: ImageSelection,
     *,
     no_baseline: str,
     randaugment: bool,
@@ -81,7 +82,7 @@ def cas_tasks(
     return tasks, words, ""
 
 
-def _counts(classes: int, real: RealImages, samples: int) -> np.ndarray:
+def _counts(classes: int, real: ImageSelection, samples: int) -> np.ndarray:
     """How many images of each class, int64 (classes,): in the shares of the real ones."""
     have = np.bincount(np.asarray(real.labels), minlength=classes)
     return proportional_counts(have, min(samples, int(have.sum())))
@@ -97,8 +98,7 @@ def compute_cas(worker: Worker, cell: dict[str, Any]) -> Outcome:
     real = real_images(preset, data)
     counts = _counts(preset.num_classes, real, cell["cas_samples"])
     if cell["sampler"] == REAL:
-        ids = real.first_of_classes(counts)
-        images, labels = real.images(ids), np.asarray(real.labels)[ids].astype(np.int64)
+        images, labels, _ = real.pick(real.first_of_each(counts))
     else:
         images, labels = generated(worker, Sampling.of(cell), counts)
     held_out = validation_images(preset, data, cell["validation"])
@@ -110,7 +110,7 @@ def compute_cas(worker: Worker, cell: dict[str, Any]) -> Outcome:
     )
     result = classification_accuracy(
         labelled(images, labels),
-        labelled(held_out["images"], held_out["labels"]),
+        labelled(*held_out),
         recipe=recipe,
         seeds=(cell["seed"],),
         out=worker.run / "cas",

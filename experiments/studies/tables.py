@@ -14,7 +14,7 @@ from experiments.engine.options import (
     SamplingOptions,
 )
 from experiments.sampler.resources import why_no_network
-from experiments.sampler.samplers import SAMPLERS
+from experiments.sampler.samplers import network_of
 from maskgit.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,15 +95,10 @@ def compared_samplers(
     return rows
 
 
-def network_names(samplers: list[Sampling]) -> list[str]:
-    """The networks that sample with these settings."""
-    return [SAMPLERS[row.sampler].network(row.schedule) for row in samplers]
-
-
 def why_no_baseline(options: RunOptions) -> str:
     """Why the autoregressive baseline cannot be used; empty if it is here."""
 
-    return why_no_network(options, SAMPLERS[BASELINE].network())
+    return why_no_network(options, network_of(BASELINE))
 
 
 def all_missing(unavailable: dict[str, str], no_baseline: str, no_cas: str = "") -> dict[str, str]:

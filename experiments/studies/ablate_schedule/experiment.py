@@ -14,15 +14,15 @@ from eval.metrics.inception_score import SPLITS, SPLITS_FROM
 from experiments.engine.cells import Build, Sampling, Task
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import DataOptions, MeasureOptions, SamplingOptions
+from experiments.sampler.building import make_build
 from experiments.sampler.networks import shared_words
-from experiments.sampler.resources import find_resources
-from experiments.sampler.samplers import SAMPLERS
+from experiments.sampler.resources import Resources, find_resources
+from experiments.sampler.samplers import network_of
 from maskgit.presets import get_preset
 from maskgit.schedules import mask_ratio, validate
 
 if TYPE_CHECKING:
     from experiments.sampler.networks import Network
-    from experiments.sampler.resources import Resources
 
 NAME = "ablate_schedule"
 GAMMA_POINTS = 101  # r = 0, 0.01, ..., 1: the curves of the report's Figure 8, left
@@ -45,7 +45,6 @@ class Options(SamplingOptions, MeasureOptions, DataOptions):
 
 def build(options: Options) -> Build:
     """The cells of the grid."""
-    from experiments.sampler.building import make_build
     from experiments.sampler.estimate import estimate_lines
 
     preset = get_preset(options.preset)
@@ -64,15 +63,14 @@ def build(options: Options) -> Build:
         options.sampling(preset, schedule=schedule, steps=T, seed=seed, num_samples=count)
         for schedule, T, seed in product(schedules, steps, options.seed_list())
     ]
-    sampler = SAMPLERS["maskgit"]
     resources = find_resources(
         NAME,
         options,
-        [sampler.network(schedule) for schedule in schedules],
+        cells,
         metrics={name: "" if name == "nll" else features for name in options.metric_list()},
         features=[features],
     )
-    networks = {name: resources.networks[sampler.network(name)] for name in schedules}
+    networks = {cell.schedule: resources.network(cell) for cell in cells}
     return make_build(
         resources,
         options,
@@ -89,7 +87,7 @@ def task_of(resources: Resources, settings: Sampling, features: str) -> Task:
         {**settings.as_dict(), "features": features},
         cost=settings.num_samples * (settings.steps + FORWARDS_PER_IMAGE),
         size=settings.num_samples,
-        networks=[SAMPLERS[settings.sampler].network(settings.schedule), "tokenizer"],
+        networks=[network_of(settings), "tokenizer"],
     )
 
 

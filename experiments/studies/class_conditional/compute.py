@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.own_metrics import entries, own_metric
+from experiments.sampler.held_out import find_held_out
 from experiments.sampler.worker import Worker
 from experiments.studies import cas
 from experiments.studies.real_images import real_images
@@ -51,14 +52,11 @@ def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
 
 
 def _pictures(worker: Worker, cell: dict[str, Any]) -> Outcome:
-    resources, classes = worker.resources, cell["shown"]
-    real = real_images(worker.preset, resources.data)
+    preset, data = worker.preset, worker.resources.data
+    real = real_images(preset, data)
     if real.why:
-        images, labels = resources.held_out.first(len(resources.held_out))
-        words = resources.held_out.words
-    else:
-        labels = np.asarray(real.labels)
-        words = real.words
-    ids = np.concatenate([np.flatnonzero(labels == c)[: cell["columns"]] for c in classes])
-    images = images[ids] if real.why else real.images(ids)
-    return Outcome({}, {}, {"images": words}, {"images": images, "labels": labels[ids]})
+        real = find_held_out(preset, data)
+    labels, columns = np.asarray(real.labels), cell["columns"]
+    ids = np.concatenate([np.flatnonzero(labels == c)[:columns] for c in cell["shown"]])
+    images, shown, _ = real.pick(ids)
+    return Outcome({}, {}, {"images": real.words}, {"images": images, "labels": shown})

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.engine.cells import Build
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
     CasOptions,
     all_missing,
-    network_names,
     table_rows,
     why_no_baseline,
 )
@@ -31,7 +31,6 @@ class Options(CasOptions):
 
 def build(options: Options) -> Build:
     """The cells of both samplers, of CAS, and of real images of the same classes."""
-    from experiments.sampler.building import make_build
     from experiments.studies.cas import cas_tasks
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)
@@ -39,9 +38,7 @@ def build(options: Options) -> Build:
     main = options.features or preset.features
     second = preset.precision_recall_features or main
     measured = {name: second if name in BALLS else main for name in options.metric_list()}
-    resources = find_resources(
-        NAME, options, network_names(rows), metrics=measured, features=[main, second]
-    )
+    resources = find_resources(NAME, options, rows, metrics=measured, features=[main, second])
     every = max(1, preset.num_classes // SHOWN)
     shown = {"shown": list(range(0, preset.num_classes, every))[:SHOWN], "columns": COLUMNS}
     tasks = [

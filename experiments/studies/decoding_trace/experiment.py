@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.engine.cells import PRECISIONS, Build
+from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers
-from experiments.engine.options import SeedOptions
+from experiments.engine.options import PrecisionOptions, SeedOptions
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
-from experiments.sampler.samplers import SAMPLERS
 from experiments.studies.tables import BASELINE, all_missing, why_no_baseline
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
@@ -17,35 +17,29 @@ NAME = "decoding_trace"
 
 
 @dataclass(frozen=True)
-class Options(SeedOptions):
+class Options(SeedOptions, PrecisionOptions):
     """Masks and images of every iteration: the paper's Figure 2, also as an animation."""
 
     T: int = 8
     """Iterations of MaskGIT."""
     classes: str = "1,8,9"
     """Classes to show, such as 1,8,9."""
-    precision: str = "float32"
-    """Of the networks: float32, or bfloat16, which draws other samples."""
 
     def check(self) -> None:
         super().check()
         self.at_least(1, "T")
-        self.one_of("precision", PRECISIONS)
         if len(self.seed_list()) > 1:
             raise UsageError(f"--seeds {self.seeds}: the figure shows one seed; give one")
 
 
 def build(options: Options) -> Build:
     """One cell for each sampler."""
-    from experiments.sampler.building import make_build
-
     preset, absent = get_preset(options.preset), why_no_baseline(options)
     classes = [0, 0, 0]  # of a preset without classes: three samples
     if preset.conditional:
         classes = parse_integers(options.classes, "--classes", 0, preset.num_classes - 1)
     steps = {"maskgit": options.T} | ({} if absent else {BASELINE: preset.num_tokens})
-    names = [SAMPLERS[sampler].network() for sampler in steps]
-    resources = find_resources(NAME, options, names)
+    resources = find_resources(NAME, options, steps)
     cell = {"seed": options.seed_list()[0], "classes": classes, "precision": options.precision}
     tasks = [
         resources.task(

@@ -51,13 +51,13 @@ def _reference(worker: Worker, name: str, count: int) -> PreparedReference | Non
     if real.why:
         return None
     classes = worker.preset.num_classes
-    ids = real.first_of_classes(np.full(classes, count // classes))
+    images, labels, ids = real.pick(real.first_of_each(np.full(classes, count // classes)))
     with worker.stages.alone("features", f"reference-{name}"):
         reference = build_reference(
             None,
-            real.images(ids),
+            images,
             extractor,
-            np.asarray(real.labels)[ids],
+            labels,
             description=f"{len(ids)} of {real.words}, as many of each class",
         )
     return PreparedReference(reference)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.engine.cells import Build
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
     CasOptions,
     all_missing,
-    network_names,
     table_rows,
     why_no_baseline,
 )
@@ -29,14 +29,13 @@ class Options(CasOptions):
 
 def build(options: Options) -> Build:
     """The cells of both samplers and of CAS."""
-    from experiments.sampler.building import make_build
     from experiments.studies.cas import cas_tasks
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)
     count, rows = table_rows(preset, options, absent)
     name = options.features or preset.diversity_features or preset.features
     resources = find_resources(
-        NAME, options, network_names(rows), metrics=dict.fromkeys(options.metric_list(), name)
+        NAME, options, rows, metrics=dict.fromkeys(options.metric_list(), name)
     )
     real = real_images(preset, options.data)
     tasks = [

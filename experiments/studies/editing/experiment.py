@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import FillingOptions, MeasureOptions
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from experiments.studies.tables import BASELINE, all_missing, why_no_baseline
@@ -54,7 +55,6 @@ class Options(FillingOptions, MeasureOptions):
 
 def build(options: Options) -> Build:
     """The cells of every task and method, of their pictures, and of the edits."""
-    from experiments.sampler.building import make_build
     from experiments.studies.filling import AUTOREGRESSIVE_TASKS, TASKS, library
 
     names = parse_names(options.tasks, "--tasks", list(TASKS))
@@ -68,7 +68,7 @@ def build(options: Options) -> Build:
     resources = find_resources(
         NAME,
         options,
-        [SAMPLERS[sampler].network() for sampler in samplers],
+        samplers,
         metrics=dict.fromkeys(options.metric_list(), features),
         features=[features],
         held_out=True,
@@ -76,7 +76,7 @@ def build(options: Options) -> Build:
     decoding = {"steps": options.T, "start": options.start, "precision": options.precision}
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
     images = resources.held_out.first_of_classes(preset, "--classes", options.classes)
-    labels = [resources.held_out.labels[i] for i in images]
+    labels = [int(resources.held_out.labels[i]) for i in images]
     shown = {"images": images, "labels": labels, "seed": seeds[0]}
 
     def measured(task: str, method: str, **more: Any) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from experiments.engine.cells import Build
 from experiments.engine.options import FeatureOptions, FillingOptions, StageOptions
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
-from experiments.sampler.samplers import SAMPLERS, sampling
+from experiments.sampler.samplers import sampling
 from maskgit.presets import get_preset
 
 NAME = "failure_cases"
@@ -31,13 +32,11 @@ class Options(FillingOptions, FeatureOptions, StageOptions):
 
 def build(options: Options) -> Build:
     """The cells of samples, real images, reconstructions and of each direction's boundary."""
-    from experiments.sampler.building import make_build
     from maskgit.sampling.editing import DIRECTIONS
 
     preset, seeds = get_preset(options.preset), options.seed_list()
-    network = SAMPLERS["maskgit"].network()
     features = options.features or preset.features
-    resources = find_resources(NAME, options, [network], features=[features], held_out=True)
+    resources = find_resources(NAME, options, ["maskgit"], features=[features], held_out=True)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
     samples = options.num_samples or (QUICK_SAMPLES if options.quick else SAMPLES)
     edges, precision = min(count, EDGES), options.precision

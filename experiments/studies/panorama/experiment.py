@@ -8,8 +8,8 @@ from typing import Any
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import FillingOptions
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
-from experiments.sampler.samplers import SAMPLERS
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
 
@@ -37,15 +37,12 @@ class Options(FillingOptions):
 
 def build(options: Options) -> Build:
     """One cell for each width and seed."""
-    from experiments.sampler.building import make_build
-
     factors = parse_integers(options.factors, "--factors", 2, 16)
     preset = get_preset(options.preset)
     window = preset.grid[1]
     if not 1 <= round(options.overlap * window) < window:
         raise UsageError(f"--overlap {options.overlap}: expected a share between 0 and 1")
-    network = SAMPLERS["maskgit"].network()
-    resources = find_resources(NAME, options, [network], held_out=True)
+    resources = find_resources(NAME, options, ["maskgit"], held_out=True)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
     shown = resources.held_out.first_of_classes(preset, "--classes", options.classes)
     shared: dict[str, Any] = {"num_images": count, "shown": shown, "steps": options.T}

@@ -97,7 +97,7 @@ def _curve(worker: Worker, cell: dict[str, Any]) -> Outcome:
         lpips = LPIPS(LPIPS_NET, worker.resources.feature_weights, worker.device)
     except UsageError as error:
         missing["lpips"] = plain_reason(error)
-    images, labels = worker.resources.held_out.first(cell["num_images"])
+    images, labels, _ = worker.resources.held_out.pick(range(cell["num_images"]))
     ids_of = {metric.name: metric.id(LPIPS_NET) for metric in METRICS}
     values: dict[str, list[np.ndarray]] = {name: [] for name in ids_of}
     for start in range(0, len(images), IMAGES):
@@ -134,8 +134,7 @@ def _curve(worker: Worker, cell: dict[str, Any]) -> Outcome:
 
 def _median(worker: Worker, cell: dict[str, Any]) -> Outcome:
     numbers = cell["images"]
-    images, labels = worker.resources.held_out.first(max(numbers) + 1)
-    images, labels = images[numbers], labels[numbers]
+    images, labels, _ = worker.resources.held_out.pick(numbers)
     tokens = encode_images(worker.tokenizer, [images])
     masks, samples, medians = [], [], []
     for i, image in enumerate(numbers):

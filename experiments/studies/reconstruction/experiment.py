@@ -9,8 +9,8 @@ from typing import Any
 from experiments.engine.cells import Build
 from experiments.engine.keys import MISSING
 from experiments.engine.options import FeatureWeightsOptions, FillingOptions
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
-from experiments.sampler.samplers import SAMPLERS
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
 
@@ -42,12 +42,10 @@ class Options(FillingOptions, FeatureWeightsOptions):
 
 def build(options: Options) -> Build:
     """A curve's cell for each ratio and seed, and a median's for each of the figure's ratios."""
-    from experiments.sampler.building import make_build
     from experiments.studies.reconstruction.compute import lpips_sha256
 
     ratios, preset = parse_ratios(options.ratios), get_preset(options.preset)
-    network = SAMPLERS["maskgit"].network()
-    resources = find_resources(NAME, options, [network], held_out=True)
+    resources = find_resources(NAME, options, ["maskgit"], held_out=True)
     numbers = resources.held_out.first_of_classes(preset, "--classes", options.classes)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
     masks = min(QUICK_MASKS, options.masks) if options.quick else options.masks

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from eval.rejection import check_rate, get_classifier
 from experiments.engine.cells import Build
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
-from experiments.studies.tables import TableOptions, network_names, sample_count
+from experiments.studies.tables import TableOptions, sample_count
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
 
@@ -35,8 +36,6 @@ class Options(TableOptions):
 
 def build(options: Options) -> Build:
     """One cell for each seed."""
-    from experiments.sampler.building import make_build
-
     rates = parse_rates(options.rates)
     preset = get_preset(options.preset)
     count, T = sample_count(preset, options), options.T or preset.table_steps[0]
@@ -48,9 +47,7 @@ def build(options: Options) -> Build:
         for seed in options.seed_list()
     ]
     measured = dict.fromkeys(options.metric_list(), features)
-    resources = find_resources(
-        NAME, options, network_names(rows), metrics=measured, features=[features]
-    )
+    resources = find_resources(NAME, options, rows, metrics=measured, features=[features])
     tasks = [
         resources.task(
             {
@@ -74,7 +71,6 @@ def parse_rates(text: str) -> list[float]:
     Raises:
         UsageError: something else, or outside (0, 1].
     """
-
     try:
         rates = [float(word) for word in text.split(",")]
     except ValueError:

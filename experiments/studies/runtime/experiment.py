@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.engine.cells import PRECISIONS, Build
+from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers
-from experiments.engine.options import RunOptions
+from experiments.engine.options import PrecisionOptions
+from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
-from experiments.sampler.samplers import SAMPLERS
 from maskgit.common.device import resolve_device
 
 NAME = "runtime"
 
 
 @dataclass(frozen=True)
-class Options(RunOptions):
+class Options(PrecisionOptions):
     """Decoding time of MaskGIT beside the autoregressive baseline: the paper's Figure 4."""
 
     tokens: str = "64,256,1024"
@@ -26,24 +26,20 @@ class Options(RunOptions):
     """Images decoded at a time."""
     rounds: int = 5
     """Measured rounds, after one that is not counted."""
-    precision: str = "float32"
-    """Of both networks: float32 or bfloat16."""
 
     def check(self) -> None:
         super().check()
         self.at_least(1, "rounds")
-        self.one_of("precision", PRECISIONS)
 
 
 def build(options: Options) -> Build:
     """One cell for each number of tokens and batch size, computed one after the other."""
-    from experiments.sampler.building import make_build
     from experiments.studies.runtime.compute import device_name
 
     lengths = parse_integers(options.tokens, "--tokens", 4, 4096)
     steps = parse_integers(options.T, "--T", 1, 256)
     batches = parse_integers(options.batch_sizes, "--batch-sizes", 1, 4096)
-    resources = find_resources(NAME, options, [SAMPLERS["maskgit"].network()])
+    resources = find_resources(NAME, options, ["maskgit"])
     shared = {"steps": steps, "rounds": options.rounds, "seed": 0, "precision": options.precision}
     shared["device"] = device_name(resolve_device(options.device))
     tasks = [

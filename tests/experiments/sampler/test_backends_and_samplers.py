@@ -8,12 +8,13 @@ import pytest
 
 from experiments.engine.cells import Sampling
 from experiments.sampler.resources import find_resources
-from experiments.sampler.samplers import SAMPLERS, sampling
+from experiments.sampler.samplers import sampling
 from experiments.sampler.worker import Worker
 from experiments.studies.ablate_schedule.experiment import Options, task_of
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
 from tests.experiments.grids import build, keys_of, resources_of, stage_keys
+from tests.experiments.studies.table_doubles import with_baseline
 
 GRID = ("--T", "3", "--schedules", "cosine,linear", "--num-samples", "21")
 EMBEDDED = get_preset("embedded")
@@ -81,31 +82,15 @@ def test_metrics_beyond_the_usual_ones_are_measured_on_request(run, tmp_path):
 
 @pytest.fixture
 def baseline(weights, tmp_path):
-    """A folder with the small networks and an autoregressive one."""
-    import shutil
-
-    import torch
-
-    from maskgit.checkpoints import save_model
-    from maskgit.model.config import TransformerConfig
-    from maskgit.sampling.autoregressive import Autoregressive
-
-    torch.manual_seed(1)
-    sizes = TransformerConfig(
-        num_codes=512, num_classes=10, num_tokens=64, width=16, layers=1, heads=2, mlp=16,
-        dropout=0.0,
-    )  # fmt: skip
-    folder = shutil.copytree(weights, tmp_path / "with baseline")
-    save_model(folder / "autoregressive", Autoregressive(sizes), card={"name": "baseline"})
-    return folder
+    """The weights with an autoregressive baseline."""
+    return with_baseline(weights, tmp_path / "with baseline")
 
 
 def grid_of(folder, *cells):
     """(resources, tasks) of cells of any samplers, as an experiment would make them."""
-    names = [SAMPLERS[cell.sampler].network(cell.schedule) for cell in cells]
     metrics = {"fid": "fashion-resnet", "is": "fashion-resnet", "nll": ""}
     options = Options(weights=folder)
-    resources = find_resources("ablate_schedule", options, names, metrics=metrics)
+    resources = find_resources("ablate_schedule", options, cells, metrics=metrics)
     return resources, [task_of(resources, cell, "fashion-resnet") for cell in cells]
 
 

@@ -46,7 +46,6 @@ def embedded_worker(folder):
     from experiments.sampler.worker import Worker
     from experiments.studies.editing.experiment import Options
 
-    names = [sampler.network() for sampler in SAMPLERS.values()]
-    worker = Worker(find_resources("editing", Options(), names), folder, asked_device="cpu")
+    worker = Worker(find_resources("editing", Options(), SAMPLERS), folder, asked_device="cpu")
     worker.start(0, 1)
     return worker

@@ -26,7 +26,7 @@ def with_baseline(weights: Path, folder: Path) -> Path:
         num_codes=512, num_classes=10, num_tokens=64, width=16, layers=1, heads=2, mlp=16,
         dropout=0.0,
     )  # fmt: skip
-    save_model(folder / "autoregressive", Autoregressive(sizes))
+    save_model(folder / "autoregressive", Autoregressive(sizes), card={"name": "baseline"})
     return folder
 
 
