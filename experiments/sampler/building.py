@@ -35,7 +35,8 @@ def make_build(
         tasks: made by `Resources.task`.
         protocol: what holds for all cells beside what the resources say, for the report.
         models: name -> card; by default the cards of all networks that sample.
-        missing: what will not be measured, and why; by default `Resources.unavailable`.
+        missing: what will be missing beside `Resources.unavailable`, or in its place, and why; an
+            empty reason says that it will not be.
         more: further fields of `Build`.
     """
     from experiments.sampler.worker import Worker
@@ -48,7 +49,8 @@ def make_build(
     )
     if models is None:
         models = {name: n.card for name, n in resources.networks.items() if name != "tokenizer"}
-    absent = dict(resources.unavailable() if missing is None else missing)
+    reasons = resources.unavailable() | dict(missing or {})
+    absent = {what: why for what, why in reasons.items() if why}
     metrics = {name: METRICS[name] for name in resources.metrics} | resources.own_metrics
     grid = grid_json(
         resources.experiment,

@@ -9,7 +9,7 @@ use; a worker keeps one sampling network of a backend, so cells arrive ordered b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -292,10 +292,10 @@ class Worker:
             )
         return metrics, {name: plain_reason(why) for name, why in missing.items()}
 
-    def classify(self, images: np.ndarray) -> tuple[np.ndarray | None, str]:
+    def classify(self, batches: Iterable[np.ndarray]) -> tuple[np.ndarray | None, str]:
         """(probabilities float64 (n, classes) or None, the reason where there are none) of images.
 
-        images: uint8 (n, H, W, C). The classifier of the first feature network is asked; its
+        batches: uint8 (m, H, W, C) each. The classifier of the first feature network is asked; its
         classes are taken for the preset's where there are as many of them.
         """
         name, classes = next(iter(self.resources.features)), self.preset.num_classes
@@ -307,7 +307,7 @@ class Worker:
                 f"{name} has {extractor.num_logits} classes, the preset {classes}: it cannot name "
                 "them"
             )
-        return softmax(extractor.extract_batches([images]).logits), ""
+        return softmax(extractor.extract_batches(batches).logits), ""
 
     def measured_on(self, features: str, num_samples: int) -> dict[str, Any]:
         """What numbers on a feature network depend on, in words and hashes, for a protocol."""

@@ -17,7 +17,7 @@ from experiments.sampler.held_out import ImageSelection
 from experiments.sampler.resources import Resources
 from experiments.sampler.worker import Worker
 from experiments.studies.real_images import VALIDATION, real_images, validation_images
-from experiments.studies.tables import CasOptions, compared_samplers, sample_count
+from experiments.studies.tables import CasOptions, compared_samplers
 from maskgit.common.errors import UsageError
 
 METRICS = tuple(own_metric("cas", f"cas_top{k}", f"CAS top-{k}", 3, "higher") for k in (1, 5))
@@ -71,9 +71,8 @@ def cas_tasks(
         "real_images": real.sha256[:16],
     }
     tasks = []
-    count = sample_count(preset, options)
     for seed in parse_integers(options.cas_seeds, "--cas-seeds", 0, 2**32 - 1):
-        compared = compared_samplers(preset, options, no_baseline, seed, count)
+        compared = compared_samplers(preset, options, no_baseline, [seed])
         rows = [row.as_dict() for row in compared]
         for row in [*rows, {"sampler": REAL, "steps": 0, "seed": seed}]:
             cost = samples * (row["steps"] + COST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 QUICK_SAMPLES = 200
 BASELINE = "autoregressive"  # what stands beside MaskGIT
+BASELINE_WORDS = "the autoregressive baseline"
 
 
 @dataclass(frozen=True)
@@ -67,31 +69,22 @@ def sample_count(preset: Preset, options: TableOptions) -> int:
     return count
 
 
-def table_rows(preset: Preset, options: CasOptions, no_baseline: str) -> tuple[int, list[Sampling]]:
-    """(samples of a cell, the rows of Tables 1 and 5 for all seeds); see `compared_samplers`."""
-    count = sample_count(preset, options)
-    rows = [
-        row
-        for seed in options.seed_list()
-        for row in compared_samplers(preset, options, no_baseline, seed, count)
-    ]
-    return count, rows
-
-
 def compared_samplers(
-    preset: Preset, options: CasOptions, no_baseline: str, seed: int, count: int
+    preset: Preset, options: CasOptions, no_baseline: str, seeds: Sequence[int]
 ) -> list[Sampling]:
-    """The rows of Tables 1 and 5 for a seed: MaskGIT at each T, and the baseline if it is here.
+    """The rows of Tables 1 and 5: MaskGIT at each T, and the baseline if it is here, by seed.
 
     no_baseline: why it is not, see `resources.why_no_network`.
     """
-    steps = list(preset.table_steps)
+    steps, count = list(preset.table_steps), sample_count(preset, options)
     if options.T:
         steps = parse_integers(options.T, "--T", 1, 4 * preset.num_tokens)
-    drawn: dict[str, Any] = {"seed": seed, "num_samples": count}
-    rows = [options.sampling(preset, steps=T, **drawn) for T in steps]
-    if not no_baseline:
-        rows.append(options.sampling(preset, BASELINE, compared=True, steps=0, **drawn))
+    rows = []
+    for seed in seeds:
+        drawn: dict[str, Any] = {"seed": seed, "num_samples": count}
+        rows += [options.sampling(preset, steps=T, **drawn) for T in steps]
+        if not no_baseline:
+            rows.append(options.sampling(preset, BASELINE, compared=True, steps=0, **drawn))
     return rows
 
 
@@ -99,9 +92,3 @@ def why_no_baseline(options: RunOptions) -> str:
     """Why the autoregressive baseline cannot be used; empty if it is here."""
 
     return why_no_network(options, network_of(BASELINE))
-
-
-def all_missing(unavailable: dict[str, str], no_baseline: str, no_cas: str = "") -> dict[str, str]:
-    """What will be missing, and why. An empty reason says that it will not be."""
-    more = {"the autoregressive baseline": no_baseline, "CAS": no_cas}
-    return unavailable | {what: why for what, why in more.items() if why}

@@ -10,9 +10,9 @@ from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
+    BASELINE_WORDS,
     CasOptions,
-    all_missing,
-    table_rows,
+    compared_samplers,
     why_no_baseline,
 )
 from maskgit.presets import get_preset
@@ -34,7 +34,8 @@ def build(options: Options) -> Build:
     from experiments.studies.cas import cas_tasks
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)
-    count, rows = table_rows(preset, options, absent)
+    rows = compared_samplers(preset, options, absent, options.seed_list())
+    count = rows[0].num_samples
     main = options.features or preset.features
     second = preset.precision_recall_features or main
     measured = {name: second if name in BALLS else main for name in options.metric_list()}
@@ -53,6 +54,6 @@ def build(options: Options) -> Build:
     pictures = {"part": "pictures", **shown, "real_images": real.sha256[:16]}
     tasks.append(resources.task(pictures, cost=COLUMNS * SHOWN, size=COLUMNS * SHOWN))
     more, words, no_cas = cas_tasks(resources, options, real, no_baseline=absent, randaugment=True)
-    missing = all_missing(resources.unavailable(), absent, no_cas)
+    missing = {BASELINE_WORDS: absent, "CAS": no_cas}
     protocol = {"num_samples": count, **words}
     return make_build(resources, options, tasks + more, protocol, missing=missing)

@@ -10,9 +10,9 @@ from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
+    BASELINE_WORDS,
     CasOptions,
-    all_missing,
-    table_rows,
+    compared_samplers,
     why_no_baseline,
 )
 from maskgit.presets import get_preset
@@ -32,7 +32,8 @@ def build(options: Options) -> Build:
     from experiments.studies.cas import cas_tasks
 
     preset, absent = get_preset(options.preset), why_no_baseline(options)
-    count, rows = table_rows(preset, options, absent)
+    rows = compared_samplers(preset, options, absent, options.seed_list())
+    count = rows[0].num_samples
     name = options.features or preset.diversity_features or preset.features
     resources = find_resources(
         NAME, options, rows, metrics=dict.fromkeys(options.metric_list(), name)
@@ -52,9 +53,9 @@ def build(options: Options) -> Build:
         for row in rows
     ]
     more, words, no_cas = cas_tasks(resources, options, real, no_baseline=absent, randaugment=False)
-    missing = all_missing(resources.unavailable(), absent, no_cas)
+    missing = {BASELINE_WORDS: absent, "CAS": no_cas}
     if not resources.features[name].why_missing and not real.why:
         # Features of real images take the place of a reference that is not here.
-        missing.pop(f"FID, KID, precision and recall on {name}", None)
+        missing[f"FID, KID, precision and recall on {name}"] = ""
     protocol = {"num_samples": count, "network": name, "real_features": real.words, **words}
     return make_build(resources, options, tasks + more, protocol, missing=missing)

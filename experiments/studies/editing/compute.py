@@ -95,24 +95,19 @@ def _pictures(worker: Worker, cell: dict[str, Any]) -> Outcome:
 
 
 def _edit(worker: Worker, cell: dict[str, Any]) -> Outcome:
-    classes = worker.preset.num_classes
-    seen: dict[str, list[np.ndarray]] = {"target": [], "edited": [], "before": [], "label": []}
-    for images, labels, ids in worker.resources.held_out.numbered(cell["num_images"]):
-        # Every other class in turn: image i of class c becomes c + 1 + i mod (classes - 1).
-        targets = (labels + 1 + ids % (classes - 1)) % classes
-        found, reason = worker.classify(edited(worker, cell, images, targets, ids))
-        before, _ = worker.classify(images)
-        if found is None or before is None:
-            missing = dict.fromkeys(("target", "before", "original"), reason)
-            return Outcome({}, missing, _protocol(cell))
-        for name, values in (
-            ("target", targets),
-            ("edited", found.argmax(axis=1)),
-            ("before", before.argmax(axis=1)),
-            ("label", labels),
-        ):
-            seen[name].append(values)
-    target, after, before, label = (np.concatenate(values) for values in seen.values())
+    held_out, count = worker.resources.held_out, cell["num_images"]
+    classes, label = worker.preset.num_classes, np.asarray(held_out.labels, np.int64)[:count]
+    # Every other class in turn: image i of class c becomes c + 1 + i mod (classes - 1).
+    target = (label + 1 + np.arange(count) % (classes - 1)) % classes
+    found, reason = worker.classify(
+        edited(worker, cell, images, target[ids], ids)
+        for images, _, ids in held_out.numbered(count)
+    )
+    originals, _ = worker.classify(images for images, _, _ in held_out.numbered(count))
+    if found is None or originals is None:
+        missing = dict.fromkeys(("target", "before", "original"), reason)
+        return Outcome({}, missing, _protocol(cell))
+    after, before = found.argmax(axis=1), originals.argmax(axis=1)
     shares = {
         "target": (after == target).mean(),
         "before": (before == target).mean(),

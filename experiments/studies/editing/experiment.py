@@ -12,7 +12,7 @@ from experiments.engine.options import FillingOptions, MeasureOptions
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
-from experiments.studies.tables import BASELINE, all_missing, why_no_baseline
+from experiments.studies.tables import BASELINE, BASELINE_WORDS, why_no_baseline
 from maskgit.common.errors import UsageError
 from maskgit.presets import get_preset
 
@@ -106,8 +106,7 @@ def build(options: Options) -> Build:
         "biharmonic": library(),
         **decoding,
     }
-    missing = all_missing(resources.unavailable(), absent)
-    return make_build(resources, options, tasks, protocol, missing=missing)
+    return make_build(resources, options, tasks, protocol, missing={BASELINE_WORDS: absent})
 
 
 def _edits(

@@ -54,27 +54,20 @@ def _samples(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
     settings = Sampling.of(cell)
     asked = labels_of(settings.num_samples, worker.preset.num_classes)
     tokens = worker.tokens(settings)
-    found = []
-    for images in worker.decode(tokens):
-        probabilities, reason = worker.classify(images)
-        if probabilities is None:
-            return {}, {"disagreement": reason}, {}
-        found.append(probabilities)
-    told = np.concatenate(found)
+    told, reason = worker.classify(worker.decode(tokens))
+    if told is None:
+        return {}, {"disagreement": reason}, {}
     worst = worst_first(told, asked)[:WORST]
     pictures = worker.images(tokens[worst])
     return (*_disagreement(told, asked), {"images": pictures, **_words(told, asked, worst)})
 
 
 def _real(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
-    found, asked = [], []
-    for images, labels, _ in worker.resources.held_out.numbered(cell["num_images"]):
-        probabilities, reason = worker.classify(images)
-        if probabilities is None:
-            return {}, {"disagreement": reason}, {}
-        found.append(probabilities)
-        asked.append(labels)
-    told, labels = np.concatenate(found), np.concatenate(asked)
+    held_out, count = worker.resources.held_out, cell["num_images"]
+    told, reason = worker.classify(images for images, _, _ in held_out.numbered(count))
+    if told is None:
+        return {}, {"disagreement": reason}, {}
+    labels = np.asarray(held_out.labels, np.int64)[:count]
     return (*_disagreement(told, labels), _words(told, labels, np.zeros(0, np.int64)))
 
 
