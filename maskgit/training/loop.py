@@ -29,6 +29,8 @@ from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import output_file
 from maskgit.training.settings import Optimisation, RunOptions
 
+LINE_SECONDS = 60.0  # between two lines of progress where stderr is no terminal
+
 
 class Stage(Protocol):
     """What the loop asks of a stage of training."""
@@ -245,6 +247,8 @@ class Trainer:
         recent: deque[dict[str, float]] = deque(maxlen=10)  # the loss, by its names
         start, before = time.monotonic(), self.seconds
         results: dict[str, float] = {}
+        next_line = LINE_SECONDS
+        lines = self.is_main and not Console(stderr=True).is_terminal
         on_cpu = self.stage.accelerator.device.type == "cpu"
         every = {
             "log": options.log_every,
@@ -260,7 +264,8 @@ class Trainer:
             self.average.update(self.stage.modules[self.stage.averaged], step)
             last = step + 1 == total
             due = {k: (step + 1) % n == 0 or last for k, n in every.items()}
-            self.seconds = before + time.monotonic() - start
+            elapsed = time.monotonic() - start
+            self.seconds = before + elapsed
             # Reading the values makes a GPU's queue run empty, so it is done only where it must be.
             if any(due.values()) or on_cpu:
                 self.guard.check(self.path)
@@ -268,6 +273,9 @@ class Trainer:
                 values = {k: float(v) for k, v in scalars.items()}
                 recent.append({k: v for k, v in values.items() if k.split("/")[0] == "loss"})
                 self._log(writer, {**values, "learning_rate": rate}, step)
+            if lines and elapsed >= next_line:
+                next_line = elapsed + LINE_SECONDS
+                self._print_line(step, float(scalars["loss"]), elapsed / (step + 1 - first))
             if due["validate"]:
                 results = self.stage.validate(step, self.average)
                 self._log(writer, results, step)
@@ -286,6 +294,13 @@ class Trainer:
             writer.close()
         names = recent[0] if recent else ()
         return results | {f"train_{k}": sum(x[k] for x in recent) / len(recent) for k in names}
+
+    def _print_line(self, step: int, loss: float, seconds: float) -> None:
+        """The progress of a run whose stderr is a file; seconds: of a step."""
+        total, rate = self.optimisation.steps, self.optimisation.batch_size / seconds
+        left = (total - step - 1) * seconds / 60
+        line = f"step {step + 1}/{total}: loss {loss:.4f}, {rate:.0f} images/s, {left:.0f} min left"
+        print(line, file=sys.stderr, flush=True)
 
     def _steps(self, first: int) -> Iterator[tuple[int, float]]:
         """The steps left with their learning rates, under a progress bar on stderr."""

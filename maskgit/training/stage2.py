@@ -15,6 +15,8 @@ from maskgit.model.transformer import Transformer
 from maskgit.training.loop import step_generator
 from maskgit.training.token_stage import TokenStage
 
+ROW_COUNTS = 16
+
 
 class MaskedLoss(nn.Module):
     """The training loss as one module, so that a data-parallel wrapper sees its forward."""
@@ -42,9 +44,15 @@ class MaskedLoss(nn.Module):
 
 def masked_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Where mask (B, N) bool is set: int64 (M,) of the B*N, and float32 weights (M,) that take the
-    mean over each image's masked positions and then over images. No image may have none."""
-    each = 1.0 / (mask.sum(1) * len(mask))
-    return mask.flatten().nonzero().squeeze(1), each.repeat_interleave(mask.sum(1))
+    mean over each image's masked positions and then over images. No image may have none.
+
+    M is rounded up to one of ROW_COUNTS numbers, by the first one with the weight 0: oneDNN keeps a
+    compiled product for every number of rows it has seen, and memory would grow with the steps."""
+    positions = mask.flatten().nonzero().squeeze(1)
+    weights = (1.0 / (mask.sum(1) * len(mask))).repeat_interleave(mask.sum(1))
+    missing = -len(positions) % max(1, mask.numel() // ROW_COUNTS)
+    positions = torch.cat([positions, positions[:1].expand(missing)])  # all are shown as masks
+    return positions, F.pad(weights, (0, missing))
 
 
 def step_uniforms(seed: int, step: int, batch: int, num_tokens: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Training: closed forms, exact resume, and that both stages learn something."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from maskgit.model.config import TransformerConfig
 from maskgit.model.transformer import Transformer
 from maskgit.training.loop import Average, DataOrder, Trainer, learning_rate
 from maskgit.training.settings import Optimisation
-from maskgit.training.stage2 import MaskedLoss, masked_positions
+from maskgit.training.stage2 import ROW_COUNTS, MaskedLoss, masked_positions
 from maskgit.training.tokens import ArrayTokens, load_tokens, save_tokens
 from tests.maskgit.training.training_doubles import (
+    STEPS,
     images,
     make_stage,
     recorded,
@@ -62,6 +64,42 @@ def test_checkpoint_of_another_configuration_is_refused(tmp_path):
     _, trainer = trainer_of("transformer", tmp_path, {"kind": "other"})
     with pytest.raises(UsageError, match="another configuration"):
         trainer.fit()
+
+
+def test_a_log_without_a_terminal_has_a_line_a_minute(tmp_path, monkeypatch, capsys):
+    recorded("transformer", tmp_path / "short")
+    assert "images/s" not in capsys.readouterr().err
+    monkeypatch.setattr("maskgit.training.loop.LINE_SECONDS", 0.0)
+    recorded("transformer", tmp_path / "long")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "images/s" in line]
+    assert len(lines) == STEPS
+    for number, line in enumerate(lines, 1):
+        expected = rf"step {number}/{STEPS}: loss \d\.\d{{4}}, \d+ images/s, \d+ min left"
+        assert re.fullmatch(expected, line), line
+
+
+def test_memory_does_not_grow_with_the_steps(tmp_path):
+    """oneDNN keeps memory for every shape of a product: some hundred steps have few of them."""
+
+    class Record(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), named=None):
+            if "mkldnn" in str(function) or "mm" in str(function):
+                shapes = (tuple(x.shape) for x in arguments if isinstance(x, torch.Tensor))
+                seen.add((str(function), *shapes))
+            return function(*arguments, **(named or {}))
+
+    stage = make_stage("transformer", tiny_preset(), run_options(tmp_path))
+    rows = [len(stage.arguments(*stage.inputs(step))[0]) for step in range(300)]
+    assert 8 < len(set(rows)) <= ROW_COUNTS
+    # Nothing else of a step's products depends on the step: equal rows, equal shapes.
+    products = {}
+    for step in range(16):
+        seen = set()
+        with Record():
+            stage.step(step)
+        assert len(seen) > 10
+        assert products.setdefault(rows[step], seen) == seen
+    assert len(products) < 16, "no number of rows came twice, so this test saw nothing"
 
 
 def test_truncated_checkpoint_is_refused(tmp_path):
@@ -179,7 +217,7 @@ def test_masked_loss_equals_its_definition():
     transformer = Transformer(config).eval()
     tokens, labels = torch.randint(0, 11, (4, 6)), torch.tensor([0, 1, 2, 0])
     mask = torch.rand(4, 6) < 0.5
-    mask[:, 0] = True
+    mask[:, 0], mask[:, 1] = False, True  # rows are added to masks, and must not add a mask
     loss = MaskedLoss(transformer, 0.1)(labels, tokens, *masked_positions(mask))
     shown = torch.where(mask, config.mask_id, tokens)
     log_p = transformer(torch.cat([11 + labels[:, None], shown], 1))[:, 1:].log_softmax(-1)
