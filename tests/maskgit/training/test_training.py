@@ -215,20 +215,23 @@ def test_masked_loss_equals_its_definition():
     torch.manual_seed(0)
     config = TransformerConfig(11, 3, 6, width=8, layers=1, heads=2, mlp=16, dropout=0.0)
     transformer = Transformer(config).eval()
-    tokens, labels = torch.randint(0, 11, (4, 6)), torch.tensor([0, 1, 2, 0])
-    mask = torch.rand(4, 6) < 0.5
+    tokens, labels = torch.randint(0, 11, (12, 6)), torch.arange(12) % 3
+    mask = torch.rand(12, 6) < 0.5
+    mask[3, 4] = ~mask[3, 4]
     mask[:, 0], mask[:, 1] = False, True  # rows are added to masks, and must not add a mask
-    loss = MaskedLoss(transformer, 0.1)(labels, tokens, *masked_positions(mask))
+    arguments = masked_positions(mask)
+    assert len(arguments[0]) > mask.sum()
+    loss = MaskedLoss(transformer, 0.1)(labels, tokens, *arguments)
     shown = torch.where(mask, config.mask_id, tokens)
     log_p = transformer(torch.cat([11 + labels[:, None], shown], 1))[:, 1:].log_softmax(-1)
     expected = torch.zeros(())
-    for i in range(4):
+    for i in range(12):
         here = [
             0.9 * log_p[i, j, tokens[i, j]] + 0.1 * log_p[i, j].mean()
             for j in range(6)
             if mask[i, j]
         ]
-        expected -= sum(here) / len(here) / 4
+        expected -= sum(here) / len(here) / 12
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
