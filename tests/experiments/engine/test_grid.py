@@ -122,8 +122,8 @@ def test_the_command_says_what_differs_from_the_defaults(tmp_path):
         T="8,12", seeds="0,1,2", weights=tmp_path, out=tmp_path, workers=2, precision="bfloat16"
     )
     assert command("ablate_schedule", options) == (
-        "python experiments/ablate_schedule.py --weights FOLDER --seeds 0,1,2 "
-        "--precision bfloat16 --T 8,12"
+        "python experiments/ablate_schedule.py --weights FOLDER --precision bfloat16 "
+        "--seeds 0,1,2 --T 8,12"
     )
     assert command("ablate_schedule", Options(data=Path("my data"))).endswith("--data 'my data'")
     assert command("ablate_schedule", Options()) == "python experiments/ablate_schedule.py"
