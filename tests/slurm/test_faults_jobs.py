@@ -138,7 +138,7 @@ def test_requeue(on_cluster, code, profile, tmp_path):
 
 def test_preemption(on_cluster, code, profile, tmp_path):
     run = tmp_path / "run"
-    payload, work = request(run, 8, 0.8)
+    payload, work = request(run, 16, 0.8)
     submission = submit(payload, work, run, profile("max_array=4"), root=code)
     wait_for(lambda: done_cells(run) and len(held(run)) == 4)
     # All nodes, for a moment: every shard has to go.
@@ -148,7 +148,7 @@ def test_preemption(on_cluster, code, profile, tmp_path):
     assert "requeued" in states(submission)
     wait_until_done(on_cluster, submission)
     assert max(submission.state(i)["attempt"] for i in range(4)) == 2
-    assert_sound(run, 8, tmp_path)
+    assert_sound(run, 16, tmp_path)
 
 
 def test_too_many_time_limits(on_cluster, code, profile, tmp_path):
