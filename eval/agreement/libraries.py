@@ -154,7 +154,10 @@ def import_tfgan() -> ModuleType:
             warnings.simplefilter("ignore")
             import tensorflow as tf
 
-            for module in (tf, tf.compat.v1):
+            # Where TensorFlow was imported before (tensorboard does), `tf.compat.v1` is a stand-in
+            # until this import, and TF-GAN reads the module itself.
+            v1: Any = importlib.import_module("tensorflow.compat.v1")
+            for module in (tf, v1):
                 if not hasattr(module, "estimator"):
                     module.estimator = _Placeholder("estimator", (), {})
             import tensorflow_gan
