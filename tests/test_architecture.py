@@ -99,6 +99,8 @@ def is_heavy(name: str) -> bool:
 def is_optional(name: str) -> bool:
     """Whether this is a package that may be missing, or a module of ours that is made for one."""
     tops = [item.name for item in IMPORTS.get(name, []) if item.where == "top"]
+    if name == "torch.utils.tensorboard":  # imports TensorFlow where that is installed
+        return True
     return any(item.partition(".")[0] in OPTIONAL for item in (name, *tops))
 
 

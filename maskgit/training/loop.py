@@ -23,7 +23,6 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import output_file
@@ -326,6 +325,9 @@ class Trainer:
     def _writer(self) -> Any:
         if not self.is_main:
             return None
+        # This imports TensorFlow where that is installed, whose threads no fork survives.
+        from torch.utils.tensorboard import SummaryWriter
+
         return SummaryWriter(str(self.options.run_dir / "tensorboard"))
 
     @staticmethod

@@ -190,7 +190,7 @@ def test_the_curve_is_on_disk_before_the_checkpoint_that_follows_it(tmp_path, mo
 
         close = flush
 
-    monkeypatch.setattr("maskgit.training.loop.SummaryWriter", Lazy)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Lazy)
     monkeypatch.setattr(Trainer, "save", lambda _, step: saved.append((step, tuple(written))))
     recorded("transformer", tmp_path)
     assert [step for step, _ in saved] == [3, 6, 8]
