@@ -59,6 +59,7 @@ class Preset:
     flip: bool = False  # mirror every second crop
     precision_recall_features: str | None = None  # feature network; None: `features`
     # What the experiments take where no flag says otherwise.
+    held_out: int | None = None  # held-out images of a table; None: all there are
     table_samples: int | None = None  # samples a row of Tables 1, 4 and 5; None: num_samples
     table_steps: tuple[int, ...] = (8, 12)  # T of Tables 1 and 5; Table 4 takes the first
     cas_samples: int = 0  # images that a classifier of the CAS is trained on; 0: no CAS
@@ -169,6 +170,7 @@ def embedded() -> Preset:
         features="fashion-resnet",
         reference="fashion-mnist-train",
         num_samples=100,  # for a first look; the tables take more
+        held_out=2000,  # of 10,000: as many as samples
         table_samples=2000,
         cas_samples=4000,
         diversity_features="efficientnet-lite0",  # stands in for Inception, which does not ship

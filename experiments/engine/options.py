@@ -237,10 +237,14 @@ class DataOptions(RunOptions):
 
     data: Path | None = None
     """Folder with images: train/CLASS/* and val/CLASS/*. Default: those shipped, if any are."""
+    held_out: int | None = None
+    """Held-out images that are used, of a folder those of each class in turn. Default: 2000 for the
+    NLL; else all, of the embedded preset 2000 and for CAS 5000."""
 
     def check(self) -> None:
         super().check()
         self.folder("data")
+        self.at_least(1, "held_out")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from maskgit.data.registry import data_set, open_split
 from maskgit.data.source import ArrayImages, ImageSource
 from maskgit.presets import Preset
 
-IMAGES = 2000
+NLL_IMAGES = 2000  # of a likelihood where no flag says otherwise
 # Images in one batch: at most CHUNK, and fewer where they have many pixels. Fixed, so that no flag
 # changes a number.
 CHUNK = 100
@@ -34,7 +34,7 @@ class ImageSelection:
         labels: class of each image, int64 (n,).
         source: the split that they are of.
         rows: the number of each image in it, int64 (n,).
-        size: pixels a side.
+        size: pixels a side; it bounds the images of a batch.
     """
 
     words: str
@@ -98,8 +98,8 @@ class ImageSelection:
 NOT_ASKED_FOR = ImageSelection("not asked for", MISSING)
 
 
-def find_held_out(preset: Preset, data: Path | None) -> ImageSelection:
-    """The held-out images of a preset.
+def find_held_out(preset: Preset, data: Path | None, count: int | None = None) -> ImageSelection:
+    """The first `count` held-out images of a preset, or all.
 
     data: --data; None takes those that ship, if any do.
 
@@ -111,21 +111,22 @@ def find_held_out(preset: Preset, data: Path | None) -> ImageSelection:
         return ImageSelection("no held-out images", MISSING, why)
     size = preset.image_size
     source: ImageSource = open_split(preset, data, "val", size=size)
-    rows = np.arange(min(IMAGES, len(source)))
-    words = f"first {len(rows)} test images"
+    count = len(source) if count is None else min(count, len(source))
+    rows = np.arange(count)
+    words = f"first {count} test images" if count < len(source) else f"all {count} test images"
     files = [sha256_of(path) for path in source.files] if _in_one_file(source) else []
     if not files:  # a file for each image
-        rows = _in_turn(source.labels)[:IMAGES]
+        rows = _in_turn(source.labels)[:count]
         files = [f"{source.labels[i]} {sha256_of(source.files[i])}" for i in rows.tolist()]
         words = (
-            f"{len(rows)} validation images, of one class after the other in turn, shorter side "
-            f"resized to {size} (bilinear, antialiased), centre crop {size}x{size}"
+            f"{count} of {len(source)} validation images, of one class after the other in turn, "
+            f"shorter side resized to {size} (bilinear, antialiased), centre crop {size}x{size}"
         )
     labels = source.labels[rows]
     if isinstance(source, ArrayImages):  # the workers get what they need, and no more
         source = ArrayImages(source.images[rows], labels, source.files)
         rows = np.arange(len(rows))
-    return ImageSelection(words, digest(files), "", labels, source, rows, size)
+    return ImageSelection(words, digest([*files, count, size]), "", labels, source, rows, size)
 
 
 def _in_one_file(source: ImageSource) -> bool:

@@ -21,7 +21,12 @@ from experiments.engine.cells import Sampling, Task, plain_reason
 from experiments.engine.fingerprint import fingerprint
 from experiments.engine.keys import cell_key, digest, stage_key
 from experiments.sampler.feature_networks import FeatureNetwork, find_feature_network
-from experiments.sampler.held_out import NOT_ASKED_FOR, ImageSelection, find_held_out
+from experiments.sampler.held_out import (
+    NLL_IMAGES,
+    NOT_ASKED_FOR,
+    ImageSelection,
+    find_held_out,
+)
 from experiments.sampler.networks import Network, find_networks, trim_memory
 from experiments.sampler.samplers import IMAGING, SAMPLERS, network_of
 from maskgit.checkpoints.paths import model_path
@@ -248,7 +253,8 @@ def find_resources(
     trim_memory()
     images = NOT_ASKED_FOR
     if held_out or "nll" in metrics:
-        images = find_held_out(preset, data)
+        usual = preset.held_out if held_out else NLL_IMAGES
+        images = find_held_out(preset, data, getattr(options, "held_out", None) or usual)
     if held_out and images.why:
         raise UsageError(images.why)
     return Resources(

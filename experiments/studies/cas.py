@@ -16,7 +16,7 @@ from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.held_out import ImageSelection
 from experiments.sampler.resources import Resources
 from experiments.sampler.worker import Worker
-from experiments.studies.real_images import VALIDATION, real_images, validation_images
+from experiments.studies.real_images import real_images, validation_images
 from experiments.studies.tables import CasOptions, compared_samplers
 from maskgit.common.errors import UsageError
 
@@ -58,7 +58,10 @@ def cas_tasks(
             f"--cas-samples {wanted}: expected 0, or at least a batch of {batch} and one of each "
             f"of the {preset.num_classes} classes"
         )
-    validation = options.cas_validation or (QUICK_VALIDATION if options.quick else VALIDATION)
+    asked = options.held_out or (QUICK_VALIDATION if options.quick else None)
+    validation = validation_images(preset, options.data, asked)
+    if validation.why:
+        return [], {}, validation.why
     values = counts.tolist()
     settings = {
         "part": "cas",
@@ -67,7 +70,8 @@ def cas_tasks(
         "counts": values if len(values) <= 10 else digest(values)[:16],
         "epochs": options.cas_epochs or (QUICK_EPOCHS if options.quick else 0),
         "randaugment": randaugment,
-        "validation": validation,
+        "validation": len(validation),
+        "validation_images": validation.sha256[:16],
         "real_images": real.sha256[:16],
     }
     tasks = []
@@ -77,7 +81,7 @@ def cas_tasks(
         for row in [*rows, {"sampler": REAL, "steps": 0, "seed": seed}]:
             cost = samples * (row["steps"] + COST)
             tasks.append(resources.task({**settings, **row}, cost=cost, size=samples))
-    words = {"cas_samples": samples, "cas_real": real.words, "cas_validation": validation}
+    words = {"cas_samples": samples, "cas_real": real.words, "cas_validation": len(validation)}
     return tasks, words, ""
 
 
@@ -101,6 +105,7 @@ def compute_cas(worker: Worker, cell: dict[str, Any]) -> Outcome:
     else:
         images, labels = generated(worker, Sampling.of(cell), counts)
     held_out = validation_images(preset, data, cell["validation"])
+    real_validation = held_out.pick(range(len(held_out)))[:2]
     recipe = get_recipe(
         "auto",
         preset.image_size,
@@ -109,7 +114,7 @@ def compute_cas(worker: Worker, cell: dict[str, Any]) -> Outcome:
     )
     result = classification_accuracy(
         labelled(images, labels),
-        labelled(*held_out),
+        labelled(*real_validation),
         recipe=recipe,
         seeds=(cell["seed"],),
         out=worker.run / "cas",

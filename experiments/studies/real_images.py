@@ -23,7 +23,10 @@ VALIDATION = 5000  # shipped test images that are never trained on
 
 
 def real_images(preset: Preset, data: Path | None) -> ImageSelection:
-    """Images to train on: the training split, or what stands in for it."""
+    """Images to train a classifier on: the training split, or what stands in for it.
+
+    Whatever the preset's training does, photos are cropped centrally here.
+    """
     known = data_set(preset)
     if data is None and not known.ships:
         why = f"training images of {preset.name} do not ship: give --data FOLDER with train/CLASS/*"
@@ -34,37 +37,26 @@ def real_images(preset: Preset, data: Path | None) -> ImageSelection:
         except UsageError as error:
             return ImageSelection("none", MISSING, plain_reason(error))
         crops = "" if len(source.files) < len(source) else ", centre crops"
-        words = f"{len(source)} training images{crops}"
-        return ImageSelection(
-            words, _sha256(source), "", source.labels, source, np.arange(len(source))
-        )
+        return _rows(preset, f"{len(source)} training images{crops}", source, 0, len(source))
     source = open_split(preset, data, "val")
-    return ImageSelection(
-        f"test images {VALIDATION} to {len(source) - 1} (the training images are not here)",
-        digest([_sha256(source), VALIDATION]),
-        "",
-        source.labels[VALIDATION:],
-        source,
-        np.arange(VALIDATION, len(source)),
-    )
+    words = f"test images {VALIDATION} to {len(source) - 1} (the training images are not here)"
+    return _rows(preset, words, source, VALIDATION, len(source))
 
 
-def _sha256(source: ImageSource) -> str:
-    if len(source.files) < len(source):
-        return digest([sha256_of(path) for path in source.files])
-    pairs = zip(source.labels, source.files, strict=True)
-    return digest([f"{label} {path.name}" for label, path in pairs])
+def _rows(preset: Preset, words: str, source: ImageSource, first: int, last: int) -> ImageSelection:
+    rows = np.arange(first, last)
+    # Too many files to read them all: names and sizes, which the settings have, tell most changes.
+    one_file = len(source.files) < len(source)
+    files = [sha256_of(path) for path in source.files] if one_file else []
+    sha256 = digest([files, first, last, source.settings()])
+    return ImageSelection(words, sha256, "", source.labels[rows], source, rows, preset.image_size)
 
 
-def validation_images(
-    preset: Preset, data: Path | None, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, H, W, C) uint8 and labels int64 (n,): the first `count` images of a val split that
-    ships, never beyond VALIDATION, or the first held-out ones of a folder."""
+def validation_images(preset: Preset, data: Path | None, count: int | None) -> ImageSelection:
+    """The first `count` held-out images, or all, that no classifier here is trained on.
+
+    Of a val split that ships never beyond VALIDATION: what follows stands in for training images.
+    """
     if data_set(preset).ships:
-        source = open_split(preset, data, "val")
-        rows = np.arange(min(count, VALIDATION, len(source)))
-        return source.batch(rows, 0), source.labels[rows]
-    held_out = find_held_out(preset, data)
-    images, labels, _ = held_out.pick(range(min(count, len(held_out))))
-    return images, labels
+        count = min(count or VALIDATION, VALIDATION)
+    return find_held_out(preset, data, count)

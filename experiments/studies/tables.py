@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import (
@@ -36,6 +36,8 @@ class TableOptions(SamplingOptions, MeasureOptions, QuickOptions):
 class CasOptions(TableOptions, DataOptions):
     """Options of the experiments behind Tables 1 and 5, which train classifiers on samples."""
 
+    ALIASES: ClassVar[dict[str, str]] = {**RunOptions.ALIASES, "--cas-validation": "--held-out"}
+
     T: str = ""
     """Iterations of MaskGIT. Default: the preset's for the tables."""
     cas_samples: int | None = None
@@ -43,15 +45,12 @@ class CasOptions(TableOptions, DataOptions):
     --quick a tenth)."""
     cas_epochs: int = 0
     """Epochs of that training. Default (0): the recipe's (with --quick 4)."""
-    cas_validation: int | None = None
-    """Held-out images that CAS is the accuracy on. Default: 5000 (with --quick 1000)."""
     cas_seeds: str = "0"
     """Seeds of CAS: of the samples and of the training."""
 
     def check(self) -> None:
         super().check()
         self.at_least(0, "cas_samples", "cas_epochs")
-        self.at_least(1, "cas_validation")
 
 
 def sample_count(preset: Preset, options: TableOptions) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,15 @@ def data_set(preset: Preset) -> DataSet:
 
 
 def open_split(
-    preset: Preset, data: Path | None, split: str, *, size: int | None = None, seed: int = 0
+    preset: Preset,
+    data: Path | None,
+    split: str,
+    *,
+    size: int | None = None,
+    seed: int = 0,
+    augment: bool = False,
 ) -> Any:
-    """One split of a preset's data: the train split augmented as the preset says, val not.
+    """One split of a preset's data.
 
     Args:
         preset: whose data.
@@ -72,6 +78,8 @@ def open_split(
         split: "train" or "val".
         size: pixels a side; None is the preset's.
         seed: of the augmentation.
+        augment: whether the train split is augmented as the preset says, which training asks for.
+            What is measured or shown is cropped centrally.
 
     Returns:
         an ImageSource.
@@ -81,6 +89,8 @@ def open_split(
     """
     if split not in SPLITS:
         raise UsageError(f"--split {split}: expected {' or '.join(SPLITS)}")
+    if not augment and preset.augments:
+        preset = replace(preset, crop="center", crop_scale=(1.0, 1.0), flip=False)
     return data_set(preset).open_split(
         preset, data, split, size=size or preset.image_size, seed=seed
     )

@@ -84,7 +84,8 @@ def train_tokenizer(
     accelerator = make_accelerator(options.precision)
     size = preset.tokenizer_image_size or preset.image_size
     train, test = (
-        open_split(preset, data, split, size=size, seed=options.seed) for split in ("train", "val")
+        open_split(preset, data, split, size=size, seed=options.seed, augment=True)
+        for split in ("train", "val")
     )
     check_same_classes(train, test)
     about = data_set(preset).about(len(train), None)

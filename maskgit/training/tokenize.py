@@ -64,7 +64,7 @@ def tokenize(
             fit the preset, or a folder made with other settings.
     """
     options = options or TokenizeOptions()
-    source = open_split(preset, data, options.split, seed=options.seed)
+    source = open_split(preset, data, options.split, seed=options.seed, augment=True)
     settings = {"preset": preset.name, "split": options.split, **source.settings()}
     augmented = settings["augmentation"] not in (None, "center")
     crops = options.crops or (10 if augmented else 1)

@@ -39,7 +39,7 @@ def small(monkeypatch):
     """Twenty held-out images instead of two thousand; one thread."""
     import torch
 
-    monkeypatch.setattr("experiments.sampler.held_out.IMAGES", 20)
+    monkeypatch.setattr("experiments.sampler.held_out.NLL_IMAGES", 20)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

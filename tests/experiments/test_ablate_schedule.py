@@ -197,7 +197,7 @@ def test_a_failed_cell_is_one_line_exit_1_and_in_the_report(run, tmp_path, monke
     assert "run the same command again" in err.splitlines()[-1]
     assert "not today" in Path(out.strip()).read_text()
     monkeypatch.undo()
-    monkeypatch.setattr("experiments.sampler.held_out.IMAGES", 20)
+    monkeypatch.setattr("experiments.sampler.held_out.NLL_IMAGES", 20)
     code, _, err = run(*GRID)
     assert code == 0
     assert "1 done, 3 cached" in err.splitlines()[-1]

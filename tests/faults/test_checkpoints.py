@@ -156,7 +156,7 @@ def test_weights_that_were_replaced_are_not_taken_for_the_old_ones(tmp_path, mon
     from experiments.engine.cells import Sampling
     from experiments.studies.ablate_schedule.experiment import Options, build
 
-    monkeypatch.setattr("experiments.sampler.held_out.IMAGES", 20)
+    monkeypatch.setattr("experiments.sampler.held_out.NLL_IMAGES", 20)
     tokenizer = TokenizerConfig(
         channels=1, filters=4, multipliers=(1, 1, 1), blocks=1, num_codes=512, code_dim=4,
         norm_groups=2,

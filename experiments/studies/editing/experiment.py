@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from maskgit.sampling.editing import Box
 
 NAME = "editing"
-IMAGES = 2000  # of a cell, or all held-out ones if there are fewer
-QUICK_IMAGES = 100
+QUICK_IMAGES = 100  # of a cell; else all held-out ones
 SAMPLES = 4  # pictured of an input
 BLEND = (
     "decoded pixels inside the mask, Gaussian blend of the latent mask outside it; "
@@ -74,7 +73,7 @@ def build(options: Options) -> Build:
         held_out=True,
     )
     decoding = {"steps": options.T, "start": options.start, "precision": options.precision}
-    count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
+    count = options.image_count(resources.held_out, len(resources.held_out), QUICK_IMAGES)
     images = resources.held_out.first_of_classes(preset, "--classes", options.classes)
     labels = [int(resources.held_out.labels[i]) for i in images]
     shown = {"images": images, "labels": labels, "seed": seeds[0]}

@@ -79,7 +79,7 @@ def test_generated_images_follow_the_classes_of_the_real_ones():
 def test_cas_trains_on_samples_and_on_real_images(weights, tmp_path):
     out = tmp_path / "class_conditional"
     flags = ("--num-samples", 10, "--T", 1, "--cas-samples", 64, "--cas-epochs", 1)
-    assert call("class_conditional", *flags, "--cas-validation", 50, out=out, weights=weights) == 0
+    assert call("class_conditional", *flags, "--held-out", 50, out=out, weights=weights) == 0
     found = [r for r in results(out) if r["cell"]["part"] == "cas"]
     assert {r["cell"]["sampler"] for r in found} == {"maskgit", "real"}
     for result in found:

@@ -139,10 +139,9 @@ def test_from_flags_to_numbers(run, tmp_path, monkeypatch):
     from eval.reference.files import load_reference
     from maskgit.data.fashion_mnist import load_split
 
-    monkeypatch.setattr("experiments.sampler.held_out.IMAGES", 80)
     monkeypatch.setattr(filling, "library", lambda: "missing")
     flags = ("--tasks", "outpaint-right,outpaint-bottom", "--T", 2, "--start", 0)
-    code, out, err = run(*flags, "--classes", "0,1", "--targets", "2,3")
+    code, out, err = run(*flags, "--classes", "0,1", "--targets", "2,3", "--held-out", 80)
     assert code == 0, err
     assert out == f"{tmp_path / 'run' / 'report' / 'report.md'}\n"
     found = cells_of(tmp_path / "run")
