@@ -11,9 +11,9 @@ from benchmarks.runner import ROOT
 from maskgit.checkpoints import zoo_path
 from maskgit.common.idx import read_idx
 from maskgit.data.fashion_mnist import find_files
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
-SCHEDULES = get_preset("embedded").schedules
+SCHEDULES = load_preset("embedded").schedules
 # Optimiser steps on a GPU; the shipped networks had 2,400 and 1,200 on two cores. A training that
 # is stopped exports nothing, so 15 ms are allowed for a step of the seven transformers.
 STEPS = {"tokenizer": 4000, "transformers": 12000, "autoregressive": 2400}

@@ -101,9 +101,9 @@ def overhead_row(rounds: int, device: str) -> Row:
     from experiments.engine.store.lease import Leases
     from experiments.engine.store.store import Store
     from experiments.studies.ablate_schedule.experiment import Options, build
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    samples = get_preset("embedded").num_samples
+    samples = load_preset("embedded").num_samples
     steps = ",".join(map(str, STEPS))
     shared = {"schedules": "cosine", "metrics": ",".join(METRICS), "num_samples": samples}
     shared["device"] = device

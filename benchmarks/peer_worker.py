@@ -155,13 +155,13 @@ def ours(sizes: Sizes) -> Ready:
 
     from benchmarks import sampling, work
     from maskgit.model.transformer import Transformer
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
     backend = "jax" if sizes["contender"] == "ours-jax" else "torch"
     case = sampling.Case(sizes["size"], sizes["steps"], len(sizes["labels"]), sizes["precision"])
     run, _ = sampling.prepare(replace(case, backend=backend, classes=sizes["classes"]))
     with torch.device("meta"):
-        model = Transformer(get_preset(sizes["size"]).transformer_config)
+        model = Transformer(load_preset(sizes["size"]).transformer_config)
     count = sum(value.numel() for value in model.parameters())
     return run, count, work.full_flops(model.config, case.images, 1), {"torch": torch.__version__}
 

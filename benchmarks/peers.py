@@ -66,9 +66,9 @@ COLUMNS: Columns = {
 
 def sizes_of(size: str, steps: int, images: int, classes: str, precision: str) -> dict[str, Any]:
     """What a worker is told: the network's sizes, the labels, the decoding."""
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    config = get_preset(size).transformer_config
+    config = load_preset(size).transformer_config
     labels = labels_of(Case(size, images=images, classes=classes), config.num_classes)
     names = ("num_codes", "num_classes", "num_tokens", "width", "layers", "heads", "mlp")
     return {
@@ -93,9 +93,9 @@ def parameters_of(sizes: Mapping[str, Any]) -> int:
 def full_gflop(size: str, images: int, steps: int) -> float:
     """The official loop's work, in GFLOP."""
     from benchmarks.work import full_flops
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    return full_flops(get_preset(size).transformer_config, images, steps) / 1e9
+    return full_flops(load_preset(size).transformer_config, images, steps) / 1e9
 
 
 class Contender:

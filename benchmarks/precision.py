@@ -63,9 +63,9 @@ def measure(case: Case) -> Row:
     from eval.reference.files import load_reference
     from maskgit.checkpoints import load_tokenizer, load_transformer, zoo_path
     from maskgit.decoding import generate
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    preset = get_preset("embedded")
+    preset = load_preset("embedded")
     whole = load_transformer(zoo_path("transformer-cosine")).to(case.device)
     models = {"float32": whole, "bfloat16": copy.deepcopy(whole).to(torch.bfloat16)}
     tokenizer = load_tokenizer(zoo_path("tokenizer")).to(case.device)

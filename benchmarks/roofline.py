@@ -22,7 +22,7 @@ from benchmarks.runner import Row
 from benchmarks.sampling import PLAIN
 from maskgit.common.files import atomic_write
 from maskgit.model.config import TransformerConfig
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 # Okabe and Ito's palette, which colour-blind readers tell apart.
 GREY, ROOFS = "#555555", {"float32": "#0072B2", "bfloat16": "#D55E00"}
@@ -56,7 +56,7 @@ def forward_bytes(config: TransformerConfig, images: int, length: int, size: int
 
 def intensity(row: Row) -> float:
     """Operations for each byte of a case."""
-    config = get_preset(row["size"]).transformer_config
+    config = load_preset(row["size"]).transformer_config
     size, images = SIZES[row["precision"]], row["images"]
     if row["sampler"] == "autoregressive":
         # A step computes one position of every image; keys and values of all before it are read.

@@ -92,9 +92,9 @@ def build_transformer(size: str, device: str, causal: bool = False) -> Any:
 
     from maskgit.model.causal import Autoregressive
     from maskgit.model.transformer import Transformer
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    config = get_preset(size).transformer_config
+    config = load_preset(size).transformer_config
     with torch.device("meta"):
         model = Autoregressive(config) if causal else Transformer(config)
     model.to_empty(device=device)
@@ -128,9 +128,9 @@ def prepare(case: Case) -> tuple[Callable[[], Any], Row]:
     import torch
 
     from benchmarks import work
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    preset, dtype = get_preset(case.size), getattr(torch, case.precision)
+    preset, dtype = load_preset(case.size), getattr(torch, case.precision)
     model = build_transformer(case.size, case.device, case.sampler != "maskgit").to(dtype)
     labels = labels_of(case, model.config.num_classes).to(case.device)
 
@@ -197,11 +197,11 @@ def measure(case: Case) -> Row:
     import torch
 
     from benchmarks.rates import timed
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
     if case.threads:
         torch.set_num_threads(case.threads)
-    preset = get_preset(case.size)
+    preset = load_preset(case.size)
     run, counts = prepare(case)
     positions = 1 + preset.num_tokens if case.sampler == "maskgit" else 1
     row = {"name": case.name, **asdict(case)} | timed(

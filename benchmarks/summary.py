@@ -113,9 +113,9 @@ def grid_table(files: Files) -> str:
 def ablation_flops() -> tuple[float, float]:
     """Operations of the transformer and of the decoder in the paper's full ablation at 256x256."""
     from benchmarks.work import decoder_flops, sampling_flops
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    preset = get_preset("imagenet256")
+    preset = load_preset("imagenet256")
     config = preset.transformer_config
     tokens = sum(
         sampling_flops(config, schedule, steps, SAMPLES, preset.num_classes)

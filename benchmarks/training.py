@@ -70,9 +70,9 @@ class Case:
 
 def preset_of(case: Case) -> tuple[Any, Any]:
     """The preset of a case without the perceptual loss, and the training budget of its stage."""
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    preset = get_preset(case.size)
+    preset = load_preset(case.size)
     which = "tokenizer_training" if case.stage == "tokenizer" else "transformer_training"
     budget = getattr(preset, which)
     budget = replace(budget, batch_size=case.batch or budget.batch_size)

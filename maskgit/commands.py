@@ -18,7 +18,7 @@ from maskgit.data.photos import load_photo, write_png
 from maskgit.decoding import generate
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
-from maskgit.presets import Preset, get_preset
+from maskgit.presets import Preset, load_preset
 from maskgit.sampling import editing
 from maskgit.sampling.panorama import extend
 from maskgit.schedules import validate
@@ -30,7 +30,7 @@ def run(options: Namespace) -> list[Path]:
     Raises:
         UsageError: anything that does not fit; nothing was written.
     """
-    preset = get_preset(options.preset)
+    preset = load_preset(options.preset)
     validate(options.schedule)
     classes = parse_classes(options.classes, preset)
     if options.num < 1:

@@ -43,7 +43,7 @@ class RunOptions:
     ALIASES: ClassVar[dict[str, str]] = {"--steps": "--T", "--weights-dir": "--feature-weights"}
 
     preset: str = "embedded"
-    """Benchmark: data, networks, reference."""
+    """Benchmark: data, networks, reference. A name, or the path of a TOML file of one's own."""
     weights: Path | None = None
     """Folder with tokenizer and transformer-SCHEDULE (or transformer, for all) as our folders, or
     with the official files. Default: those shipped, or fetched."""

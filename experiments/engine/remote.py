@@ -16,6 +16,7 @@ from experiments.engine.options import RunOptions
 from experiments.engine.report import build_report
 from experiments.engine.run.runner import split_done
 from experiments.engine.store.store import Store
+from maskgit.presets import NAMES, load_preset, preset_toml
 from slurm.shards import Work
 from slurm.submit import plan, plan_words, submit, watch_words
 from slurm.watch import follow
@@ -34,6 +35,8 @@ def request_of(experiment: str, options: RunOptions) -> dict[str, Any]:
     values = {}
     for item in dataclasses.fields(options):
         value = getattr(options, item.name)
+        if item.name == "preset" and value not in NAMES:
+            value = preset_toml(load_preset(value))  # the file may be another one by then
         if item.name not in NOT_SENT:
             values[item.name] = _absolute(value) if isinstance(value, Path) else value
     return {"experiment": experiment, "options": values, "run": str(run), "report": str(report)}

@@ -54,7 +54,7 @@ def make_build(
     metrics = {name: METRICS[name] for name in resources.metrics} | resources.own_metrics
     grid = grid_json(
         resources.experiment,
-        resources.preset_name,
+        resources.preset.name,
         tasks,
         {**shared_protocol(resources), **protocol, **({"missing": absent} if absent else {})},
         dict(models),

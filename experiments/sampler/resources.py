@@ -32,7 +32,7 @@ from experiments.sampler.samplers import IMAGING, SAMPLERS, network_of
 from maskgit.checkpoints.paths import model_path
 from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 if TYPE_CHECKING:
     from eval.metrics.metric import Metric
@@ -67,7 +67,7 @@ class Resources:
     """
 
     experiment: str
-    preset_name: str
+    preset: Preset
     networks: dict[str, Network]
     features: dict[str, FeatureNetwork] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
@@ -75,11 +75,6 @@ class Resources:
     data: Path | None = None
     feature_weights: Path | None = None
     backend: str = "torch"
-
-    @property
-    def preset(self) -> Preset:
-        """The preset."""
-        return get_preset(self.preset_name)
 
     @property
     def module(self) -> ModuleType:
@@ -119,7 +114,9 @@ class Resources:
         cost: in forwards of one image. size: images, for the progress. networks: names of those
         that the cell depends on; by default all.
         """
-        cell = {"experiment": self.experiment, "preset": self.preset_name, **cell}
+        # Content, for two files that say the same are one preset, whatever they are called.
+        content = digest(self.preset.content())
+        cell = {"experiment": self.experiment, "preset": content[:16], **cell}
         used = [self.networks[name] for name in networks or self.networks]
         weights = {network.role: network.sha256 for network in used}
         weights |= {network.name: network.weights_sha256 for network in self.features.values()}
@@ -240,7 +237,7 @@ def find_resources(
     """
     if options.slurm is None:  # else it is the device of another machine
         check_device(options.device)
-    preset, metrics = get_preset(options.preset), dict(metrics or {})
+    preset, metrics = load_preset(options.preset), dict(metrics or {})
     data = getattr(options, "data", None)
     folder = getattr(options, "feature_weights", None)
     shape = (preset.image_size, preset.image_size, preset.channels)
@@ -259,7 +256,7 @@ def find_resources(
         raise UsageError(images.why)
     return Resources(
         experiment,
-        preset.name,
+        preset,
         found,
         measuring,
         metrics,
@@ -273,7 +270,7 @@ def find_resources(
 def why_no_network(options: RunOptions, name: str) -> str:
     """Why a network that an experiment can do without is not here; empty if it is."""
     try:
-        model_path(get_preset(options.preset), name, options.weights)
+        model_path(load_preset(options.preset), name, options.weights)
     except UsageError as error:
         return plain_reason(error)
     return ""

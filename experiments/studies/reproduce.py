@@ -15,7 +15,7 @@ from experiments.engine import command
 from experiments.engine.grid import parse_names
 from experiments.studies.registry import EXPERIMENTS
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from reports.index import build_index
 
 SHARED = ("preset", "weights", "feature_weights", "data", "workers", "device", "quick")
@@ -89,7 +89,7 @@ def run(options: Options) -> int:
 
 def _check_samples(options: Options) -> None:
     """Refuse what every experiment would refuse, before the first one."""
-    classes = get_preset(options.preset).num_classes
+    classes = load_preset(options.preset).num_classes
     samples, cas = options.num_samples, options.cas_samples
     if samples is not None and (samples < 1 or samples % classes):
         raise UsageError(f"--num-samples {samples}: expected a multiple of the {classes} classes")

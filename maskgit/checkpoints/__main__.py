@@ -29,7 +29,7 @@ from maskgit.common.cli import exit_code, parse
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import sha256_of
 from maskgit.common.records import check_file, check_size, read_record
-from maskgit.presets import PRESETS, get_preset
+from maskgit.presets import NAMES, load_preset
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def run(command: Command) -> None:
 
 def fetch_files(command: FetchCommand) -> None:
     """Fetch and check the official files of one preset or of all; one line each to stdout."""
-    presets = [get_preset(name) for name in ([command.preset] if command.preset else PRESETS)]
+    presets = [load_preset(name) for name in ([command.preset] if command.preset else NAMES)]
     wanted = [(preset, role) for preset in presets for role in preset.official]
     if not wanted:
         raise UsageError(f"--preset {command.preset}: no official weights of it were released")

@@ -28,7 +28,7 @@ from maskgit.checkpoints.paths import model_path
 from maskgit.common.cli import exit_code, parse
 from maskgit.common.errors import UsageError
 from maskgit.data.registry import data_set
-from maskgit.presets import Preset, get_preset
+from maskgit.presets import Preset, load_preset
 from maskgit.training.settings import RunOptions
 
 
@@ -210,7 +210,7 @@ def run(command: Command) -> None:
 def _tokenize(command: TokenizeCommand) -> None:
     from maskgit.training.tokenize import TokenizeOptions, share_of_work, tokenize, verify_tokens
 
-    preset = get_preset(command.preset)
+    preset = load_preset(command.preset)
     out = command.out or _tokens(preset, command.split)
     if command.verify:
         verify_tokens(out)
@@ -259,12 +259,10 @@ def _train(
         TransformersCommand: f"transformers-{getattr(command, 'schedules', '')}".replace(",", "-"),
         AutoregressiveCommand: "autoregressive",
     }[type(command)]
-    preset = get_preset(command.preset, getattr(command, "heads", None))
+    preset = load_preset(command.preset, getattr(command, "heads", None))
     field = "tokenizer_training" if name == "tokenizer" else "transformer_training"
     preset = replace(preset, **{field: replace(getattr(preset, field), **_changes(command))})
-    options = RunOptions(
-        run_dir=command.runs / command.preset / name, **_shared(RunOptions, command)
-    )
+    options = RunOptions(run_dir=command.runs / preset.name / name, **_shared(RunOptions, command))
     out = command.out or _weights(preset) / name
     typed = shlex.join(["python", "-m", "maskgit.training", *sys.argv[1:]])
     if isinstance(command, TokenizerCommand):

@@ -19,7 +19,7 @@ from maskgit.common.errors import UsageError
 from maskgit.model.discriminator import Discriminator
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
-from maskgit.presets import Preset, get_preset
+from maskgit.presets import Preset, load_preset
 from maskgit.schedules import mask_ratio
 from maskgit.training.stage1 import TokenizerPass
 from maskgit.training.token_stage import recompute_activations
@@ -65,13 +65,13 @@ def print_cost(
     for name, value in (("count", count), ("crops", crops), ("epochs", epochs)):
         if value is not None and value <= 0:
             raise UsageError(f"--{name} {value}: expected a number above 0")
-    chosen = get_preset(preset, heads)
+    chosen = load_preset(preset, heads)
     lines = cost_lines(chosen, epochs, crops, checkpoint_activations)
     speed = PEAK_TFLOPS[gpu] * 1e12 * utilisation
     size, budget = chosen.image_size, chosen.transformer_training
     steps = math.ceil(lines[-1].images / budget.batch_size)
     print(
-        f"{preset}: {size}x{size}, {chosen.num_tokens} tokens, "
+        f"{chosen.name}: {size}x{size}, {chosen.num_tokens} tokens, "
         f"{chosen.train_images:,} training images\n"
         f"{count} x {gpu}: peak {PEAK_TFLOPS[gpu]:g} TFLOP/s in bf16 (data sheet), "
         f"utilisation {utilisation:g} (assumed unless you measured it)\n"

@@ -52,16 +52,16 @@ def test_a_missing_result_file_names_the_command(tmp_path):
 
 
 def test_the_ablation_is_its_cells_summed_one_by_one():
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    config = get_preset("imagenet256").transformer_config
+    config = load_preset("imagenet256").transformer_config
     tokens, pixels = summary.ablation_flops()
     cells = 7 * 57 * 3
     # Bounds: every iteration whole, and all but the first with one position only.
     most = cells / 57 * sum(work.full_flops(config, 50_000, steps) for steps in range(4, 61))
     assert 0.8 * most < tokens < most
     images = cells * 50_000
-    assert pixels == pytest.approx(images * work.decoder_flops(get_preset("imagenet256")))
+    assert pixels == pytest.approx(images * work.decoder_flops(load_preset("imagenet256")))
 
 
 def test_bytes_grow_with_images_but_weights_are_read_once():

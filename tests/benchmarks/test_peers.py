@@ -14,7 +14,7 @@ from benchmarks import peers
 from benchmarks.runner import in_fresh_process
 from maskgit.common.errors import RunError
 from maskgit.model.transformer import Transformer
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from tests.paths import ROOT
 
 SIZES = ("embedded", "imagenet256", "imagenet512")
@@ -52,7 +52,7 @@ def double(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_peer_is_told_the_sizes_of_our_network(size):
     told = peers.sizes_of(size, 8, 4, "distinct", "float32")
-    config = get_preset(size).transformer_config
+    config = load_preset(size).transformer_config
     with torch.device("meta"):
         model = Transformer(config)
     assert {k: v for k, v in asdict(config).items() if k != "dropout"}.items() <= told.items()
@@ -69,7 +69,7 @@ def test_the_official_network_at_256_has_the_papers_parameters():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_three_matrices_of_two_thirds_are_two_whole_ones(size):
-    mlp = get_preset(size).transformer.mlp
+    mlp = load_preset(size).transformer.mlp
     if mlp % 3:  # the embedded one: 512, so nearly
         assert 3 * (mlp * 2 // 3) == pytest.approx(2 * mlp, rel=0.01)
     else:

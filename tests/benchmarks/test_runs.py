@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import grid, precision, rates, sampling, training, work
 from benchmarks.sampling import Case
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 ONE = Case(steps=2, images=2, repeats=2, threads=1)
 
@@ -45,7 +45,7 @@ def test_pixels_are_work_too(quick_rates):
     tokens, pixels = (sampling.measure(replace(ONE, pixels=p)) for p in (False, True))
     more = pixels["gflop"] - tokens["gflop"]
     # One image of the embedded decoder, with the counter on the decoder itself.
-    assert more == pytest.approx(2 * work.decoder_flops(get_preset("embedded")) / 1e9, rel=1e-4)
+    assert more == pytest.approx(2 * work.decoder_flops(load_preset("embedded")) / 1e9, rel=1e-4)
     assert more > 0
 
 
@@ -133,7 +133,7 @@ def test_a_training_step_moves_the_weights(tmp_path):
 
 def test_training_takes_three_times_a_forward():
     """Backward has two products for each of the forward's."""
-    preset = get_preset("embedded")
+    preset = load_preset("embedded")
     config = preset.transformer_config
     # The sequence has no mask, and its head is for the codes.
     causal = training.flops_of("autoregressive", preset)

@@ -11,7 +11,7 @@ from maskgit.model import linear
 from maskgit.model.causal import Autoregressive
 from maskgit.model.config import TransformerConfig
 from maskgit.model.transformer import Transformer
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from maskgit.sampling.autoregressive import generate_autoregressive
 
 ONEDNN = linear._ONEDNN
@@ -66,7 +66,7 @@ def test_full_work_is_whole_forwards_with_the_whole_vocabulary(counter):
 
 def test_a_forward_at_the_papers_size():
     """93.4 GFLOP, as counted by hand when the official code was measured."""
-    config = get_preset("imagenet256").transformer_config
+    config = load_preset("imagenet256").transformer_config
     assert work.full_flops(config, 1, 1) / 1e9 == pytest.approx(93.4, rel=0.002)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from experiments import ablate_schedule
 from tests.paths import GOLDEN
+from tests.presets import register
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def tiny(monkeypatch, tmp_path):
     from maskgit.model.config import TokenizerConfig
 
     preset = replace(
-        presets.get_preset("imagenet256"),
+        presets.load_preset("imagenet256"),
         name="tiny",
         num_classes=10,
         image_size=32,
@@ -86,7 +87,7 @@ def tiny(monkeypatch, tmp_path):
             "transformer": "maskgit_tiny_checkpoint",
         },
     )
-    monkeypatch.setitem(presets.PRESETS, "tiny", lambda: preset)
+    register(monkeypatch, tmp_path, preset)
     golden = GOLDEN
     folder = tmp_path / "official"
     folder.mkdir()

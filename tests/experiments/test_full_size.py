@@ -38,12 +38,12 @@ def tree_bytes(root: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_seven_schedules_of_imagenet256_stay_under_six_gigabytes(tmp_path):
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
     from tests.maskgit.official_writer import write_official_weights
 
     weights, out = tmp_path / "weights", tmp_path / "run"
     weights.mkdir()
-    write_official_weights(get_preset("imagenet256"), weights)
+    write_official_weights(load_preset("imagenet256"), weights)
     words = ["--preset", "imagenet256", "--weights", weights, "--T", "8", "--num-samples", "1"]
     environment = {**os.environ, "MASKGIT_BENCH_CACHE": str(tmp_path), "TORCH_HOME": str(tmp_path)}
     environment.pop("MASKGIT_BENCH_WEIGHTS", None)

@@ -16,7 +16,7 @@ from eval.images.source import ImageSource
 from maskgit.common.errors import UsageError
 from maskgit.data.image_folder import Augmentation, ImageFolder
 from maskgit.data.photos import load_photo
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from tests.faults.abuse import damaged, fault, report
 
 SIDE = 16
@@ -117,7 +117,7 @@ def test_training_and_eval_agree_on_palettes_orientation_and_cmyk(put):
 def photo(tmp_path):
     """A 16x32 photo of the embedded preset, 16 rows high, and a mask's path."""
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "photo.png")
-    return load_photo(tmp_path / "photo.png", get_preset("embedded")), tmp_path
+    return load_photo(tmp_path / "photo.png", load_preset("embedded")), tmp_path
 
 
 def upper_half(height=32, width=32):
@@ -212,7 +212,7 @@ def test_garbage_in_a_photos_exif(tmp_path):
     for name, content in damaged(raw[start : start + 40], 200, seed=2):
         path = tmp_path / "x.jpg"
         path.write_bytes(raw[:start] + content[:40].ljust(40, b"\xff") + raw[start + 40 :])
-        what = fault(lambda path=path: load_photo(path, get_preset("embedded")))
+        what = fault(lambda path=path: load_photo(path, load_preset("embedded")))
         if what:
             wrong[name] = what
     assert not wrong
@@ -237,7 +237,7 @@ def test_an_eps_runs_no_program(put, ghost, reader):
     call = {
         "eval": lambda: measured(folder),
         "training": lambda: trained(folder),
-        "photo": lambda: load_photo(path, get_preset("embedded")),
+        "photo": lambda: load_photo(path, load_preset("embedded")),
     }[reader]
     assert fault(call) == ""
     assert not ghost.exists()
@@ -257,7 +257,7 @@ def test_damaged_images_are_read_or_refused_in_one_line(put, reader, end):
     call = {
         "eval": lambda: measured(folder),
         "training": lambda: trained(folder, 3),
-        "photo": lambda: load_photo(path, get_preset("embedded")),
+        "photo": lambda: load_photo(path, load_preset("embedded")),
     }[reader]
     call()
     wrong = {}

@@ -12,7 +12,7 @@ from maskgit.checkpoints.flax import write_flax
 from maskgit.model.config import TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
-from maskgit.presets import Preset, get_preset
+from maskgit.presets import Preset, load_preset
 
 
 def write_official_weights(preset: Preset, folder: Path, seed: int = 0) -> None:
@@ -45,4 +45,4 @@ def write_official_weights(preset: Preset, folder: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    write_official_weights(get_preset(sys.argv[1]), Path(sys.argv[2]))
+    write_official_weights(load_preset(sys.argv[1]), Path(sys.argv[2]))

@@ -18,7 +18,7 @@ from experiments.sampler.building import make_build
 from experiments.sampler.networks import shared_words
 from experiments.sampler.resources import Resources, find_resources
 from experiments.sampler.samplers import network_of
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from maskgit.schedules import mask_ratio, validate
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def build(options: Options) -> Build:
     """The cells of the grid."""
     from experiments.sampler.estimate import estimate_lines
 
-    preset = get_preset(options.preset)
+    preset = load_preset(options.preset)
     known = list(preset.schedules)
     # One's own weights, and an official file, decode with any schedule.
     if (options.weights is not None or preset.official) and options.schedules != "all":

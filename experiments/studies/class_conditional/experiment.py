@@ -15,7 +15,7 @@ from experiments.studies.tables import (
     compared_samplers,
     why_no_baseline,
 )
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 NAME = "class_conditional"
 COLUMNS, SHOWN = 4, 10  # pictures of a class, classes
@@ -33,7 +33,7 @@ def build(options: Options) -> Build:
     """The cells of both samplers, of CAS, and of real images of the same classes."""
     from experiments.studies.cas import cas_tasks
 
-    preset, absent = get_preset(options.preset), why_no_baseline(options)
+    preset, absent = load_preset(options.preset), why_no_baseline(options)
     rows = compared_samplers(preset, options, absent, options.seed_list())
     count = rows[0].num_samples
     main = options.features or preset.features

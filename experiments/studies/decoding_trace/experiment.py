@@ -11,7 +11,7 @@ from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.tables import BASELINE, BASELINE_WORDS, why_no_baseline
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 NAME = "decoding_trace"
 
@@ -34,7 +34,7 @@ class Options(SeedOptions, PrecisionOptions):
 
 def build(options: Options) -> Build:
     """One cell for each sampler."""
-    preset, absent = get_preset(options.preset), why_no_baseline(options)
+    preset, absent = load_preset(options.preset), why_no_baseline(options)
     classes = [0, 0, 0]  # of a preset without classes: three samples
     if preset.conditional:
         classes = parse_integers(options.classes, "--classes", 0, preset.num_classes - 1)

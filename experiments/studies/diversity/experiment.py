@@ -15,7 +15,7 @@ from experiments.studies.tables import (
     compared_samplers,
     why_no_baseline,
 )
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 NAME = "diversity"
 
@@ -31,7 +31,7 @@ def build(options: Options) -> Build:
     """The cells of both samplers and of CAS."""
     from experiments.studies.cas import cas_tasks
 
-    preset, absent = get_preset(options.preset), why_no_baseline(options)
+    preset, absent = load_preset(options.preset), why_no_baseline(options)
     rows = compared_samplers(preset, options, absent, options.seed_list())
     count = rows[0].num_samples
     name = options.features or preset.diversity_features or preset.features

@@ -14,7 +14,7 @@ from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from experiments.studies.tables import BASELINE, BASELINE_WORDS, why_no_baseline
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 if TYPE_CHECKING:
     from maskgit.presets import Preset
@@ -58,7 +58,7 @@ def build(options: Options) -> Build:
 
     names = parse_names(options.tasks, "--tasks", list(TASKS))
     preset, seeds, absent = (
-        get_preset(options.preset),
+        load_preset(options.preset),
         options.seed_list(),
         why_no_baseline(options),
     )

@@ -10,7 +10,7 @@ from experiments.engine.options import FeatureOptions, FillingOptions, StageOpti
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import sampling
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 NAME = "failure_cases"
 IMAGES, QUICK_IMAGES = 2000, 100
@@ -34,7 +34,7 @@ def build(options: Options) -> Build:
     """The cells of samples, real images, reconstructions and of each direction's boundary."""
     from maskgit.sampling.editing import DIRECTIONS
 
-    preset, seeds = get_preset(options.preset), options.seed_list()
+    preset, seeds = load_preset(options.preset), options.seed_list()
     features = options.features or preset.features
     resources = find_resources(NAME, options, ["maskgit"], features=[features], held_out=True)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)

@@ -11,7 +11,7 @@ from experiments.engine.options import FillingOptions
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 NAME = "panorama"
 IMAGES, QUICK_IMAGES = 500, 50
@@ -38,7 +38,7 @@ class Options(FillingOptions):
 def build(options: Options) -> Build:
     """One cell for each width and seed."""
     factors = parse_integers(options.factors, "--factors", 2, 16)
-    preset = get_preset(options.preset)
+    preset = load_preset(options.preset)
     window = preset.grid[1]
     if not 1 <= round(options.overlap * window) < window:
         raise UsageError(f"--overlap {options.overlap}: expected a share between 0 and 1")

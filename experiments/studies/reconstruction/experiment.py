@@ -12,7 +12,7 @@ from experiments.engine.options import FeatureWeightsOptions, FillingOptions
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 NAME = "reconstruction"
 IMAGES, QUICK_IMAGES = 200, 32
@@ -44,7 +44,7 @@ def build(options: Options) -> Build:
     """A curve's cell for each ratio and seed, and a median's for each of the figure's ratios."""
     from experiments.studies.reconstruction.compute import lpips_sha256
 
-    ratios, preset = parse_ratios(options.ratios), get_preset(options.preset)
+    ratios, preset = parse_ratios(options.ratios), load_preset(options.preset)
     resources = find_resources(NAME, options, ["maskgit"], held_out=True)
     numbers = resources.held_out.first_of_classes(preset, "--classes", options.classes)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)

@@ -11,7 +11,7 @@ from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.tables import TableOptions, sample_count
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 NAME = "rejection_sampling"
 
@@ -37,7 +37,7 @@ class Options(TableOptions):
 def build(options: Options) -> Build:
     """One cell for each seed."""
     rates = parse_rates(options.rates)
-    preset = get_preset(options.preset)
+    preset = load_preset(options.preset)
     count, T = sample_count(preset, options), options.T or preset.table_steps[0]
     features = options.features or preset.features
     name = options.classifier or preset.rejection_classifier or features

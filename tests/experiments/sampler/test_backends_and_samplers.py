@@ -12,12 +12,12 @@ from experiments.sampler.samplers import sampling
 from experiments.sampler.worker import Worker
 from experiments.studies.ablate_schedule.experiment import Options, task_of
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from tests.experiments.grids import build, keys_of, resources_of, stage_keys
 from tests.experiments.studies.table_doubles import with_baseline
 
 GRID = ("--T", "3", "--schedules", "cosine,linear", "--num-samples", "21")
-EMBEDDED = get_preset("embedded")
+EMBEDDED = load_preset("embedded")
 
 
 def usual(weights, **changes):

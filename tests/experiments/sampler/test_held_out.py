@@ -13,12 +13,12 @@ from experiments.studies.class_conditional.experiment import Options
 from experiments.studies.real_images import real_images, validation_images
 from maskgit.data.image_folder import Augmentation
 from maskgit.data.registry import open_split
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
 # More images of a class-sorted folder than the 2,000 that were once the limit of everything.
 CLASSES, IN_CLASS, SIZE = 30, 70, 16
 PRESET = replace(
-    get_preset("imagenet256"),
+    load_preset("imagenet256"),
     name="small",
     num_classes=CLASSES,
     class_names=tuple(f"class {i}" for i in range(CLASSES)),
@@ -53,7 +53,7 @@ def test_all_held_out_images_are_used_unless_a_number_is_asked_for(folder):
 
 
 def test_the_shipped_images_have_another_identity_for_another_number():
-    preset = get_preset("embedded")
+    preset = load_preset("embedded")
     some, more = find_held_out(preset, None, 20), find_held_out(preset, None, 21)
     assert (len(some), len(more)) == (20, 21)
     assert some.sha256 != more.sha256
@@ -78,7 +78,7 @@ def test_cas_validates_on_what_its_page_says(folder, flag, count):
 
 
 def test_the_second_half_of_shipped_images_is_never_validated_on():
-    preset = get_preset("embedded")
+    preset = load_preset("embedded")
     assert len(validation_images(preset, None, None)) == 5000
     assert len(validation_images(preset, None, 9000)) == 5000
 

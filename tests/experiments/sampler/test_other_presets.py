@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.presets import register
+
 pytest.importorskip("efficientnet_lite_pytorch")
 GRID = ("--preset", "tiny", "--T", "2", "--schedules", "cosine,linear", "--num-samples", "3")
 LITE = ("--features", "efficientnet-lite0")
@@ -270,8 +272,8 @@ def test_an_official_file_of_other_sizes_names_both(run, tmp_path, tiny, monkeyp
 
     from maskgit import presets
 
-    other = replace(presets.get_preset("tiny"), num_classes=11)
-    monkeypatch.setitem(presets.PRESETS, "tiny", lambda: other)
+    other = replace(presets.load_preset("tiny"), num_classes=11, class_names=tuple("abcdefghijk"))
+    register(monkeypatch, tmp_path, other)
     code, _, err = run(*GRID, "--weights", tiny)
     assert (code, len(err.splitlines())) == (2, 1), err
     assert "10 classes, --preset tiny has 11" in err

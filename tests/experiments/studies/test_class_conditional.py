@@ -9,7 +9,7 @@ from experiments.sampler.samplers import sampling
 from experiments.studies import cas
 from experiments.studies.class_conditional.experiment import Options
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from tests.experiments.grids import build
 from tests.experiments.studies.table_doubles import call, results, value, with_baseline
 
@@ -42,7 +42,9 @@ def test_a_pool_begins_with_the_samples_of_a_smaller_cell(weights, tmp_path):
     worker = build(options, "class_conditional").computer
     worker.run = tmp_path
     worker.start(0, 1)
-    few, many = (sampling(get_preset("embedded"), steps=2, seed=0, num_samples=n) for n in (10, 30))
+    few, many = (
+        sampling(load_preset("embedded"), steps=2, seed=0, num_samples=n) for n in (10, 30)
+    )
     whole = worker.tokens(many)
     assert (worker.tokens(few, 25) == whole[:25]).all()
     assert (worker.tokens(few) == whole[:10]).all()
@@ -69,7 +71,7 @@ def test_generated_images_follow_the_classes_of_the_real_ones():
         tokens=lambda settings, count: tokens[:count],
         images=lambda found, backend: found.reshape(-1, 1, 1, 1),
     )
-    settings = sampling(get_preset("embedded"), steps=2, seed=0, num_samples=4)
+    settings = sampling(load_preset("embedded"), steps=2, seed=0, num_samples=4)
     images, labels = cas.generated(worker, settings, np.array([3, 1, 4, 2]))
     assert np.bincount(labels).tolist() == [3, 1, 4, 2]
     assert (images.ravel() % 4 == labels).all()

@@ -7,16 +7,16 @@ def test_real_features_are_as_many_as_samples(weights, tmp_path, monkeypatch):
     from eval.features.registry import get_extractor
     from eval.metrics.precision_recall import precision_recall
     from experiments.studies.real_images import real_images
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
     monkeypatch.setenv("MASKGIT_BENCH_CACHE", str(tmp_path / "cache"))
     # The network that is here at once; its shipped reference is not to be found under this name.
-    preset = get_preset("embedded")
+    preset = load_preset("embedded")
     from dataclasses import replace
 
-    from maskgit import presets
+    from tests.presets import register
 
-    monkeypatch.setitem(presets.PRESETS, "embedded", lambda: replace(preset, reference="none-such"))
+    register(monkeypatch, tmp_path, replace(preset, reference="none-such"))
     out = tmp_path / "diversity"
     flags = ("--features", "fashion-resnet", "--num-samples", 20, "--T", 1, "--cas-samples", 0)
     assert call("diversity", *flags, out=out, weights=weights) == 0

@@ -220,9 +220,9 @@ def test_without_the_baseline_the_rest_runs_and_says_why(monkeypatch, capsys, we
 
 
 def test_first_images_are_of_the_classes_asked_for():
-    from maskgit.presets import get_preset
+    from maskgit.presets import load_preset
 
-    preset, held_out = get_preset("embedded"), ImageSelection("", "", labels=(3, 1, 1, 0))
+    preset, held_out = load_preset("embedded"), ImageSelection("", "", labels=(3, 1, 1, 0))
     assert held_out.first_of_classes(preset, "--classes", "0,1") == [3, 1]
     with pytest.raises(UsageError, match="--classes 0,2: no held-out image is of class 2"):
         held_out.first_of_classes(preset, "--classes", "0,2")

@@ -11,7 +11,7 @@ from maskgit.checkpoints.fetch import fetch
 from maskgit.common.errors import UsageError
 from maskgit.common.records import read_record, record_path
 from maskgit.model.config import TokenizerConfig, TransformerShape
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from tests.maskgit.checkpoints.command_line import command, failing
 from tests.paths import GOLDEN, names
 
@@ -19,7 +19,7 @@ TRANSFORMER = GOLDEN / "maskgit_other_checkpoint"
 TOKENIZER = GOLDEN / "tokenizer_other_checkpoint"
 CONTENT = TRANSFORMER.read_bytes()
 TINY = replace(
-    get_preset("imagenet256"),
+    load_preset("imagenet256"),
     num_classes=7,
     image_size=6,
     tokenizer=TokenizerConfig(filters=32, multipliers=(2, 1), blocks=2, num_codes=20, code_dim=12),
@@ -88,7 +88,7 @@ def test_a_transformer_of_another_size_is_named(server, tmp_path):
     with pytest.raises(UsageError, match=r"num_classes=7.*imagenet256 has .*num_classes=8"):
         fetch(preset, "transformer", tmp_path, server.url)
     with pytest.raises(UsageError, match="no official transformer was released"):
-        fetch(get_preset("places2"), "transformer", tmp_path, server.url)
+        fetch(load_preset("places2"), "transformer", tmp_path, server.url)
 
 
 def test_the_command_fetches_all_four_files(server, tmp_path, monkeypatch, capsys):

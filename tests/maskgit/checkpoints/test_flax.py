@@ -18,7 +18,7 @@ from maskgit.common.errors import UsageError
 from maskgit.model.config import TokenizerConfig, TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from tests.maskgit.official_writer import write_official_weights
 from tests.paths import GOLDEN
 
@@ -296,7 +296,7 @@ print(before, peak(), weights)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
 def test_full_size_files_load_in_little_more_memory_than_their_weights(tmp_path):
-    preset = get_preset("imagenet256")
+    preset = load_preset("imagenet256")
     write_official_weights(preset, tmp_path)
     for name, parameters in (("transformer", 172_457_193), ("tokenizer", 54_515_587)):
         file = tmp_path / preset.official[name]

@@ -17,9 +17,9 @@ from maskgit.common.records import (
     record_path,
     write_record,
 )
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 
-EMBEDDED, IMAGENET, PLACES = (get_preset(name) for name in ("embedded", "imagenet256", "places2"))
+EMBEDDED, IMAGENET, PLACES = (load_preset(name) for name in ("embedded", "imagenet256", "places2"))
 TRANSFORMER_FILE = "maskgit_imagenet256_checkpoint"
 TOKENIZER_FILE = "tokenizer_imagenet256_checkpoint"
 

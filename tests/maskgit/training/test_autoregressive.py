@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from maskgit.model.causal import Autoregressive
 from maskgit.model.config import TokenizerConfig, TransformerConfig, TransformerShape
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from maskgit.training.__main__ import main
 from maskgit.training.autoregressive import AutoregressiveLoss, AutoregressiveStage
 from maskgit.training.loop import Trainer
@@ -22,7 +22,7 @@ from tests.maskgit.sampling.test_autoregressive import log_likelihood
 def tiny_preset(**budget):
     defaults = {"steps": 8, "batch_size": 6, "learning_rate": 3e-3, "warmup_steps": 2, "ema": 0.9}
     return replace(
-        get_preset("embedded"),
+        load_preset("embedded"),
         num_classes=3,
         image_size=8,
         tokenizer=TokenizerConfig(1, 8, (1, 1), 1, 16, 4, 4),

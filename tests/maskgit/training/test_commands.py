@@ -9,7 +9,7 @@ import tyro
 
 from maskgit.checkpoints import load_tokenizer, load_transformer, read_card, weights_sha256
 from maskgit.common.errors import UsageError
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from maskgit.training import commands
 from maskgit.training.__main__ import Command, run
 from maskgit.training.settings import RunOptions
@@ -126,7 +126,7 @@ def shards(folder, preset, count=6, sha="a" * 64):
 @pytest.mark.parametrize("heads", [8, 16])
 def test_full_size_transformer_takes_a_step_on_the_cpu(tmp_path, heads):
     """imagenet256 in every size but the number of layers, 2 instead of 24."""
-    preset = get_preset("imagenet256", heads)
+    preset = load_preset("imagenet256", heads)
     preset = replace(
         preset,
         transformer=replace(preset.transformer, layers=2),
@@ -147,7 +147,7 @@ def test_full_size_transformer_takes_a_step_on_the_cpu(tmp_path, heads):
 def test_full_size_tokenizer_takes_a_step_on_the_cpu(tmp_path):
     """imagenet256's stage 1 with its discriminator, one image at a time."""
     make_folder(tmp_path, 1, size=(300, 280))
-    preset = get_preset("imagenet256")
+    preset = load_preset("imagenet256")
     preset = replace(
         preset,
         num_classes=3,
@@ -261,7 +261,7 @@ def test_cost_counts_what_the_official_network_does():
     from maskgit.model.transformer import Transformer
     from maskgit.training import cost
 
-    preset = get_preset("imagenet256")
+    preset = load_preset("imagenet256")
     with torch.device("meta"):
         model = Transformer(preset.transformer_config).eval()
         tokens = torch.zeros(1, 257, dtype=torch.int64)
@@ -277,7 +277,7 @@ def test_cost_is_flops_over_peak_times_utilisation(capsys):
 
     cli("cost", "--preset", "embedded", "--gpu", "a100", "--count", 4, "--utilisation", 0.25)
     out = capsys.readouterr().out
-    lines = cost.cost_lines(get_preset("embedded"), None, 10)
+    lines = cost.cost_lines(load_preset("embedded"), None, 10)
     total = sum(line.total for line in lines)
     hours = total / (312e12 * 0.25) / 3600
     assert f"{hours:.4g}" in out.splitlines()[-5]

@@ -14,7 +14,7 @@ from PIL import Image
 from maskgit.data.source import ArrayImages
 from maskgit.model.config import TokenizerConfig, TransformerShape
 from maskgit.model.tokenizer import Tokenizer
-from maskgit.presets import get_preset
+from maskgit.presets import load_preset
 from maskgit.training.loop import Trainer
 from maskgit.training.settings import Optimisation, RunOptions, TokenizerLoss
 from maskgit.training.stage1 import TokenizerStage
@@ -41,7 +41,7 @@ def make_folder(root, per_class=4, split="train", size=(40, 30), classes=None):
 
 def tiny_preset(dropout=0.1, batch=6, rate=3e-3, **loss):
     """8x8 images, 16 tokens of 16 codes, three classes, networks of a few thousand parameters."""
-    base = get_preset("embedded")
+    base = load_preset("embedded")
     return replace(
         base,
         num_classes=3,
