@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 
 from eval.features.registry import EXTRACTORS, Extractor, get_extractor
-from eval.images.source import ImageSource
+from eval.images.source import ImageSource, crop_words, parse_crop
 from eval.metrics.registry import (
     METRICS,
     Entry,
@@ -23,7 +23,7 @@ from eval.metrics.registry import (
     parse_metrics,
     subset_errors,
 )
-from eval.reference.build import build_reference, check_protocol
+from eval.reference.build import KEEP, build_reference, check_protocol
 from eval.reference.files import (
     Reference,
     load_reference,
@@ -34,7 +34,6 @@ from eval.weights.files import weights_path
 from maskgit.common.device import resolve_device
 from maskgit.common.errors import Unavailable, UsageError
 
-KEEP = 50_000  # real features that a folder given as the reference keeps
 COLOUR_DEFAULTS = ("inception-v3-compat", "efficientnet-lite0")  # the first whose weights are here
 Progress = Callable[[str, int, int], None]
 
@@ -61,6 +60,11 @@ class Options:
     """Standard errors from so many disjoint subsets of the images."""
     skip_broken: bool = False
     """Leave out files that are no usable images, and say how many."""
+    crop: Literal["none", "center"] = "none"
+    """center scales the shorter side of every image, generated or real, to --size and cuts out the
+    central square; an image that is one stays as it is."""
+    size: int | None = None
+    """Pixels a side, with --crop center."""
     pad: int | None = None
     """Put every image in the middle of a black square of this size (28x28 digits: 32)."""
     batch_size: int = 256
@@ -102,7 +106,12 @@ class Options:
     ) -> ImageSource:
         """A set of images, generated or real ones, read as these options say."""
         return ImageSource(
-            where, num_images, any_size=any_size, skip_broken=self.skip_broken, pad=self.pad
+            where,
+            num_images,
+            any_size=any_size,
+            skip_broken=self.skip_broken,
+            crop=parse_crop(self.crop, self.size),
+            pad=self.pad,
         )
 
 
@@ -126,6 +135,8 @@ def evaluate(options: Options, progress: Progress | None = None) -> dict[str, An
     options.check()
     device = resolve_device(options.device)
     protocol: dict[str, Any] = {} if options.pad is None else {"pad": options.pad}
+    if options.size is not None:
+        protocol["crop"] = crop_words(options.size)
     features = options.features
     if features is None:
         first = options.open(options.images[0], options.num_images).first()
@@ -246,6 +257,9 @@ def _measure_sets(
         found.append(entries)
         for key, value in source.describe().items():
             described.setdefault(key, []).extend(value)
+        if reference is not None:
+            described["geometry"] = source.geometry()
+            _name_geometry(entries, reference.reference, source)
         if source.skipped:
             described["skipped"] = described.get("skipped", 0) + len(source.skipped)
     described["n"] = numbers[0] if len(numbers) == 1 else numbers
@@ -253,6 +267,15 @@ def _measure_sets(
     if "kid" in found[0]:
         described["kid_subset_size"] = found[0]["kid"]["subset_size"]
     return combine(found), missing, described
+
+
+def _name_geometry(entries: dict[str, Entry], reference: Reference, source: ImageSource) -> None:
+    """Put the sizes of a reference's images into the ids of the numbers where they are not those
+    of the samples: such numbers may not share a column with others."""
+    theirs = reference.protocol.get("geometry", {}).get("sizes")
+    if theirs and theirs != source.geometry()["sizes"]:
+        for metric in _needing_reference([name for name in entries if name in METRICS]):
+            entries[metric]["id"] += f".reference-{'-to-'.join(theirs)}"
 
 
 def _batches(
@@ -278,6 +301,8 @@ def _reference_protocol(real: Reference) -> dict[str, Any]:
             result["reference_skipped"] = real.protocol["skipped_images"]
         if real.protocol.get("notes"):
             result["notes"] = list(real.protocol["notes"])
+    if real.geometry:
+        result["reference_geometry"] = real.geometry
     if not real.weights_sha256:
         result["reference_is"] = real.description
     return result

@@ -1,10 +1,11 @@
-"""Write the reference statistics of the embedded benchmark: Fashion-MNIST's training images on
-fashion-resnet.
+"""Build the reference statistics that a preset's experiments compare with, from its own images.
 
-    python -m experiments.build_reference      # some 10 seconds; needs the training images
+    python -m experiments.build_reference --preset imagenet256 --data FOLDER
+    python -m experiments.build_reference      # the shipped one, of Fashion-MNIST's training images
 
-The file has mean and covariance of all 60,000 images for FID, and the features of a fixed random
-class-balanced 10,000 of them for precision/recall and KID: row i is of class i % 10.
+Photos are cut as the samples are: the shorter side scaled to the preset's size, the central square.
+A reference is built for every feature network of the preset whose weights are here; a build that
+was interrupted goes on. Folders that belong to no preset: python -m eval.reference build.
 """
 
 from __future__ import annotations
@@ -12,54 +13,49 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from eval.features.registry import get_extractor
-from eval.metrics.statistics import Statistics
-from eval.reference.files import REFERENCES, Reference, read_reference, write_reference
-from eval.weights.files import ZOO
+from eval.reference.files import REFERENCES
+from experiments.studies.references import build, write_shipped
 from maskgit.common.cli import exit_code, parse
-from maskgit.data.fashion_mnist import load_split
-
-SUBSET_PER_CLASS = 1000
-SEED = 0
+from maskgit.common.errors import Unavailable
+from maskgit.presets import load_preset
 
 
-def run(data: Path | None = None, out: Path | None = None) -> None:
-    """Build the reference `fashion-mnist-train`.
+def run(
+    preset: str = "embedded",
+    data: Path | None = None,
+    features: str | None = None,
+    num_images: int | None = None,
+    feature_weights: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> None:
+    """Build the references of a preset.
 
     Args:
-        data: folder with Fashion-MNIST's IDX files (default: the places maskgit.data.fashion_mnist
-        knows). out: the npz to write (default: where eval looks for the shipped one).
+        preset: whose reference.
+        data: folder with images, train/CLASS/* and val/CLASS/*; of the embedded preset that of
+            Fashion-MNIST's IDX files (default: the places maskgit.data.fashion_mnist knows).
+        features: one feature network. Default: those that the preset's tables are measured on.
+        num_images: use so many of the images, drawn with a fixed seed, for a trial.
+        feature_weights: folder with the networks' weights.
+        device: torch device; auto takes a GPU if there is one.
+        out: of the embedded preset, the npz to write (default: where eval looks for it).
     """
-
-    name = "fashion-mnist-train"
-    file, extractor_name = REFERENCES[name]
-    out = out or ZOO / file
-    extractor = get_extractor(extractor_name)
-    images, labels = load_split("train", data)
-    features = extractor.extract(images).features
-
-    # One random order per class, laid side by side, so that any first rows are balanced.
-    rng = np.random.default_rng(SEED)
-    classes = [np.flatnonzero(labels == c) for c in range(labels.max() + 1)]
-    chosen = np.stack([rng.permutation(rows)[:SUBSET_PER_CLASS] for rows in classes], axis=1)
-    statistics = Statistics.of(features)
-    reference = Reference(
-        name,
-        extractor_name,
-        statistics.n,
-        statistics.mean,
-        statistics.cov,
-        features[chosen.ravel()],
-        sha256="",
-        weights_sha256=extractor.weights_sha256,
-        description=f"Fashion-MNIST (MIT licence, Zalando SE), {len(images)} training images; "
-        f"features: {chosen.size} of them, class of row i is i % {len(classes)}, seed {SEED}",
-    )
-    write_reference(out, reference, compress=True)
-    size = out.stat().st_size / 1e6
-    print(f"{out}: {size:.2f} MB, sha256 {read_reference(out, name).sha256}")
+    chosen = load_preset(preset)
+    if chosen.reference in REFERENCES:  # the shipped one
+        write_shipped(chosen.reference, data, out)
+        return
+    usual = (chosen.features, chosen.precision_recall_features, chosen.diversity_features)
+    built, reasons = 0, []
+    for name in [features] if features else dict.fromkeys(filter(None, usual)):
+        try:
+            print(build(chosen, data, str(name), num_images, feature_weights, device))
+            built += 1
+        except Unavailable as error:
+            print(f"not built: {error}", file=sys.stderr)
+            reasons.append(str(error))
+    if not built:
+        raise Unavailable(reasons[0])
 
 
 if __name__ == "__main__":

@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from eval.images.sets import Array, Files, open_set
 from maskgit.common.errors import UsageError
+from maskgit.common.image_file import center_square, center_square_words
 
 SUBSET_SEED = 0
 
@@ -29,6 +32,8 @@ class ImageSource:
             ones of a folder sorted by class would be of one class; None uses all.
         labels: classes of an array's images.
         skip_broken: leave out files that are no usable images, instead of stopping at the first.
+        crop: scale the shorter side of every image to this many pixels and cut out the central
+            square; an image that is such a square stays as it is.
         pad: put every image in the middle of a black square of this many pixels.
         any_size: allow images of different sizes (a batch never mixes them).
 
@@ -52,6 +57,7 @@ class ImageSource:
         *,
         labels: np.ndarray | None = None,
         skip_broken: bool = False,
+        crop: int | None = None,
         pad: int | None = None,
         any_size: bool = False,
     ) -> None:
@@ -64,8 +70,9 @@ class ImageSource:
         else:
             self.where, self._set = Path(where), open_set(Path(where))
             self.name = self.where.resolve().name
-        if pad is not None and not 1 <= pad <= 8192:
-            raise UsageError(f"--pad {pad}: expected 1 to 8192 pixels")
+        for flag, side in (("--pad", pad), ("--size", crop)):
+            if side is not None and not 1 <= side <= 8192:
+                raise UsageError(f"{flag} {side}: expected 1 to 8192 pixels")
         count = len(self._set)
         if num_images is not None and not 1 <= num_images <= count:
             raise UsageError(f"--num-images {num_images}: expected 1 to {count}, as {where} has")
@@ -78,7 +85,7 @@ class ImageSource:
         self.class_names = self._set.class_names
         self.decoder = self._set.decoder
         self.notes = self._set.notes
-        self.skip_broken, self.pad, self.any_size = skip_broken, pad, any_size
+        self.skip_broken, self.crop, self.pad, self.any_size = skip_broken, crop, pad, any_size
         self.skipped: dict[int, str] = {}
         self.sizes: set[tuple[int, int]] = set()
 
@@ -166,6 +173,8 @@ class ImageSource:
             return None
         if image is None:
             raise UsageError(f"{self.item_name(index)}: changed while the images were being read")
+        if self.crop is not None:
+            image = _crop(image, self.crop)
         if self.pad is not None:
             image = _pad(image, self.pad, self.item_name(index))
         size = image.shape[1], image.shape[0]
@@ -185,13 +194,37 @@ class ImageSource:
             some = "; ".join(list(self.skipped.values())[:3])
             notes.append(f"skipped {len(self.skipped)} of {self.name} (--skip-broken): {some}")
         if len(self.sizes) > 1:
-            areas = sorted(self.sizes, key=lambda size: size[0] * size[1])
-            low, high = (f"{w}x{h}" for w, h in (areas[0], areas[-1]))
+            low, high = self.geometry()["sizes"]
             notes.append(
-                f"{self.name} has images of {len(areas)} sizes ({low} to {high}), each resized "
-                "on its own"
+                f"{self.name} has images of {len(self.sizes)} sizes ({low} to {high}), each "
+                "resized on its own"
             )
         return {"notes": notes} if notes else {}
+
+    def geometry(self) -> dict[str, Any]:
+        """How the images read so far were cut, and their sizes as `WxH`: the only one, or the one
+        with the fewest and the one with the most pixels. JSON-able, for a protocol."""
+        areas = sorted(self.sizes, key=lambda size: (size[0] * size[1], size))
+        ends = dict.fromkeys(f"{w}x{h}" for w, h in (*areas[:1], *areas[-1:]))
+        return {"crop": crop_words(self.crop), "sizes": list(ends)}
+
+
+def crop_words(crop: int | None) -> str:
+    """The argument `crop` as a protocol states it."""
+    return "none" if crop is None else center_square_words(crop)
+
+
+def parse_crop(crop: str, size: int | None) -> int | None:
+    """The flags --crop and --size as the argument `crop`.
+
+    Raises:
+        UsageError: one without the other.
+    """
+    if (crop == "center") != (size is not None):
+        raise UsageError(
+            f"--crop {crop} --size {size}: expected --crop center --size N, or neither"
+        )
+    return size
 
 
 def content_sha256(digests: np.ndarray) -> str:
@@ -207,6 +240,12 @@ def _stack(images: list[np.ndarray]) -> np.ndarray:
     if len({image.shape[2] for image in images}) > 1:  # grey files among colour ones
         images = [np.repeat(x, 3, axis=2) if x.shape[2] == 1 else x for x in images]
     return np.stack(images)
+
+
+def _crop(image: np.ndarray, size: int) -> np.ndarray:
+    grey = image.shape[2] == 1
+    square = center_square(Image.fromarray(image[..., 0] if grey else image), size)
+    return np.asarray(square).reshape(size, size, -1)
 
 
 def _pad(image: np.ndarray, size: int, name: str) -> np.ndarray:

@@ -11,8 +11,8 @@ import tyro
 
 from eval.console import command_line, progress_bar
 from eval.features.registry import get_extractor
-from eval.images.source import ImageSource
-from eval.reference.build import build_reference, import_statistics
+from eval.images.source import ImageSource, parse_crop
+from eval.reference.build import KEEP, build_reference, import_statistics
 from eval.reference.files import (
     Reference,
     built_path,
@@ -27,6 +27,7 @@ from maskgit.common.errors import Unavailable, UsageError
 
 DESCRIPTION = """References: real images turned into mean, covariance and some features, once.
 
+A preset's own: python -m experiments.build_reference --preset NAME --data FOLDER.
 They lie in references/ below $MASKGIT_BENCH_CACHE or ~/.cache/maskgit-bench.
 """
 
@@ -36,7 +37,9 @@ def build(
     images: str,
     features: str,
     num_images: int | None = None,
-    keep_features: int = 10_000,
+    keep_features: int = KEEP,
+    crop: Literal["none", "center"] = "none",
+    size: int | None = None,
     pad: int | None = None,
     skip_broken: bool = False,
     batch_size: int = 256,
@@ -51,7 +54,11 @@ def build(
         images: folder (nested ones too), .zip, .npz, .npy or IDX file.
         features: feature network, as python -m eval.weights list shows them.
         num_images: use so many of the images, drawn with a fixed seed.
-        keep_features: features kept for precision, recall and KID.
+        keep_features: features kept for precision, recall and KID: as many as there will be
+            samples.
+        crop: center scales the shorter side to --size (bilinear, antialiased) and cuts out the
+            central square, as a model's training images are; none takes whole images.
+        size: pixels a side, with --crop center.
         pad: put every image in the middle of a black square of this size.
         skip_broken: leave out files that are no usable images, and say so.
         batch_size: images read at a time; bounds memory, changes no number.
@@ -63,7 +70,12 @@ def build(
     before = path.stat().st_mtime_ns if path.is_file() else None
     extractor = get_extractor(features, feature_weights, resolve_device(device))
     source = ImageSource(
-        images, num_images, skip_broken=skip_broken, pad=pad, any_size=extractor.resizes
+        images,
+        num_images,
+        skip_broken=skip_broken,
+        crop=parse_crop(crop, size),
+        pad=pad,
+        any_size=extractor.resizes,
     )
     with progress_bar() as progress:
         reference = build_reference(
@@ -87,6 +99,7 @@ def import_(
     name: str,
     features: str | None = None,
     num_images: int = 0,
+    size: int | None = None,
 ) -> None:
     """Take the mean and covariance that ADM or clean-fid publish (an npz with mu and sigma).
 
@@ -97,8 +110,9 @@ def import_(
         features: network it was made with; default: inception-v3-compat for adm,
             inception-v3-clean for clean-fid.
         num_images: number of images behind it, which the file does not say.
+        size: pixels a side of these images. Default: what the file's name says.
     """
-    reference = import_statistics(publisher, file, name, features, num_images)
+    reference = import_statistics(publisher, file, name, features, num_images, size)
     print(f"imported: {_line(reference)}\n{built_path(name, reference.extractor)}")
 
 
@@ -161,7 +175,8 @@ def _row(name: str, extractor: str) -> dict[str, object]:
 def _line(reference: Reference) -> str:
     n = f"{reference.n} images" if reference.n else "number of images unknown"
     kept = f"{len(reference.features)} features kept" if len(reference.features) else "no features"
-    return f"{reference.name} on {reference.extractor}: {n}, {kept}, sha256 {reference.sha256[:12]}"
+    parts = [n, *filter(None, [reference.geometry]), kept, f"sha256 {reference.sha256[:12]}"]
+    return f"{reference.name} on {reference.extractor}: {', '.join(parts)}"
 
 
 def main(arguments: list[str] | None = None) -> int:

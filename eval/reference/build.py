@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import re
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ import numpy as np
 
 from eval.features.registry import Extractor, extractor_class
 from eval.images.arrays import read_arrays, write_arrays
-from eval.images.source import ImageSource, content_sha256
+from eval.images.source import ImageSource, content_sha256, crop_words
 from eval.metrics.fid import covariance_factor
 from eval.metrics.statistics import Statistics
 from eval.reference.files import (
@@ -37,21 +38,26 @@ from eval.reference.files import (
 from maskgit.common.errors import UsageError, one_line
 from maskgit.common.files import sha256_of, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 SEED = 0  # of the choice of the features that are kept
 BLOCK = 1024  # images whose features are added at once, whatever the batch size
 CHECKPOINT_SECONDS = 60.0
-KEEP = 10_000
+KEEP = 50_000  # as many as the samples of the literature's tables
+# Name -> (networks, what the numbers are, how the images were cut). The size is in their files'
+# names: VIRTUAL_imagenet256_labeled.npz, ffhq_clean_trainval_256.npz.
 PUBLISHERS = {
     "adm": (
         ("inception-v3-compat", "inception-tfgan"),
         "ADM's reference batch: TensorFlow Inception of 2015-12-05, pool_3, resized in the graph",
+        "ADM's: halved by averages while twice too large, then bicubic, centre crop",
     ),
     "clean-fid": (
         ("inception-v3-clean", "inception-v3-compat"),
         "clean-fid's statistics: its file name says mode (clean, legacy), split and size",
+        "as the published images of that size are",
     ),
 }
+PUBLISHED_SIZE = re.compile(r"(?<!\d)(32|64|128|256|512|1024)(?!\d)")
 Progress = Callable[[str, int, int], None]
 
 
@@ -110,16 +116,17 @@ def build_reference(
         rows = _kept_rows(source.labels, len(source), keep_features)
     build = _Build(extractor.dim, rows, partial)
     source.skipped.update(build.skipped)
+    source.sizes.update(build.sizes)
     last = time.monotonic()
     try:
         for stop, features in _blocks(extractor, source, digests, batch_size, build.done):
             build.add(stop, features, source.skipped)
             report(f"{shown} on {extractor.name}", stop, len(source))
             if time.monotonic() - last > CHECKPOINT_SECONDS and stop < len(source):
-                build.save(source.skipped)
+                build.save(source)
                 last = time.monotonic()
     except KeyboardInterrupt:
-        build.save(source.skipped)
+        build.save(source)
         raise
     if build.statistics.n < 2:
         raise UsageError(f"{shown}: a reference needs at least 2 images, got {build.statistics.n}")
@@ -133,7 +140,12 @@ def build_reference(
         "",
         extractor.weights_sha256,
         description or f"{build.statistics.n} images of {source.name}, built here",
-        {**protocol, **source.describe(), "skipped_images": len(source.skipped)},
+        {
+            **protocol,
+            **source.describe(),
+            "geometry": source.geometry(),
+            "skipped_images": len(source.skipped),
+        },
     )
     try:
         write_reference(path, built, key)
@@ -149,6 +161,7 @@ def build_reference(
         "images": None if source.where is None else str(source.where.resolve()),
         "num_images": len(source),
         "chosen_of": source.available,
+        "crop": source.crop,
         "pad": source.pad,
         "skip_broken": source.skip_broken,
         "built": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -172,6 +185,7 @@ def reference_protocol(
         "content_sha256": content_sha256(digests),
         "images": len(source),
         "decoder": source.decoder,
+        "crop": crop_words(source.crop),
         "pad": source.pad,
         "skip_broken": source.skip_broken,
         "labels_sha256": labels,
@@ -233,6 +247,7 @@ class _Build:
         self.partial = partial
         self.done = 0
         self.skipped: dict[int, str] = {}
+        self.sizes: set[tuple[int, int]] = set()
         self.statistics = Statistics(dim)
         self.rows = rows
         self._place = {int(row): place for place, row in enumerate(rows)}
@@ -246,12 +261,14 @@ class _Build:
             statistics = Statistics.from_arrays(arrays)
             kept, done = arrays["kept"], int(arrays["done"])
             skipped = {int(i): why for i, why in json.loads(str(arrays["skipped"])).items()}
+            sizes = {(int(width), int(height)) for width, height in arrays["sizes"]}
             if kept.shape != self.kept.shape or statistics.dim != self.statistics.dim:
                 raise UsageError("of another shape")
         except (UsageError, KeyError, ValueError) as error:
             print(f"{self.partial}: starting again ({one_line(error)})", file=sys.stderr)
             return
-        self.statistics, self.kept, self.done, self.skipped = statistics, kept, done, skipped
+        self.statistics, self.kept, self.done = statistics, kept, done
+        self.skipped, self.sizes = skipped, sizes
 
     def add(self, stop: int, features: np.ndarray, skipped: Collection[int]) -> None:
         """Add the features of the images from `done` to `stop` that were not skipped."""
@@ -264,10 +281,14 @@ class _Build:
                 self.kept[to] = features[rows]
         self.done = stop
 
-    def save(self, skipped: dict[int, str]) -> None:
+    def save(self, source: ImageSource) -> None:
         """Write the state, so that the same build can go on later."""
-        reasons = json.dumps(skipped)
-        extra = {"kept": self.kept, "done": np.array(self.done), "skipped": np.array(reasons)}
+        extra = {
+            "kept": self.kept,
+            "done": np.array(self.done),
+            "skipped": np.array(json.dumps(source.skipped)),
+            "sizes": np.array(sorted(source.sizes)),
+        }
         write_arrays(self.partial, {**self.statistics.arrays(), **extra})
 
     def kept_features(self) -> np.ndarray:
@@ -300,7 +321,12 @@ def _stored_key(path: Path) -> str | None:
 
 
 def import_statistics(
-    publisher: str, file: str | Path, name: str, extractor: str | None = None, n: int = 0
+    publisher: str,
+    file: str | Path,
+    name: str,
+    extractor: str | None = None,
+    n: int = 0,
+    size: int | None = None,
 ) -> Reference:
     """Take mean and covariance that ADM or clean-fid publish as a reference.
 
@@ -312,13 +338,14 @@ def import_statistics(
         name: the name for `load_reference`.
         extractor: the network they were made with; default: the publisher's first.
         n: number of images behind them, which the files do not state.
+        size: pixels a side of these images; None reads it in the file's name, where it may be.
 
     Raises:
         UsageError: another file, or values that are no mean and covariance of that network.
     """
     if publisher not in PUBLISHERS:
         raise UsageError(f"import {publisher!r}: expected one of {', '.join(PUBLISHERS)}")
-    accepted, note = PUBLISHERS[publisher]
+    accepted, note, crop = PUBLISHERS[publisher]
     extractor = extractor or accepted[0]
     if extractor not in accepted:
         raise UsageError(
@@ -346,8 +373,11 @@ def import_statistics(
         covariance_factor(cov)
     except UsageError as error:
         raise UsageError(f"{file}: sigma is no covariance ({error})") from error
+    if size is None and (told := PUBLISHED_SIZE.findall(file.stem)):
+        size = int(told[-1])
     protocol = {
         "schema": SCHEMA,
+        "geometry": {"crop": crop, "sizes": [] if size is None else [f"{size}x{size}"]},
         "imported": publisher,
         "note": note,
         "file": file.name,

@@ -67,6 +67,31 @@ class Reference:
     description: str = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def geometry(self) -> str:
+        """How the images were cut and their sizes, in words; empty if nothing is known."""
+        known = self.protocol.get("geometry")
+        if known is None:
+            return ""
+        sizes = " to ".join(known["sizes"]) or "of unknown size"
+        return sizes if known["crop"] == "none" else f"{sizes} ({known['crop']})"
+
+    def check_geometry(self, height: int, width: int) -> None:
+        """Check that samples of such a size are compared with images of that size.
+
+        What is not known passes: a network that does not resize has refused other sizes, and
+        published statistics may not say.
+
+        Raises:
+            Unavailable: they are others.
+        """
+        sizes = self.protocol.get("geometry", {}).get("sizes")
+        if sizes and sizes != [f"{width}x{height}"]:
+            raise Unavailable(
+                f"reference {self.name}: its images are {self.geometry}, the samples "
+                f"{width}x{height}: build it from images of that size (--crop center --size)"
+            )
+
     def kept_features(self, metric: str) -> np.ndarray:
         """The features that a metric needs.
 

@@ -80,7 +80,9 @@ def find_feature_network(
     # The network refuses images that it does not take; to prepare one costs next to nothing.
     extractor.prepare(np.zeros((1, *image_shape), np.uint8))
     try:
-        sha256, why = load_reference(reference, name, folder).sha256, ""
+        found = load_reference(reference, name, folder)
+        found.check_geometry(*image_shape[:2])
+        sha256, why = found.sha256, ""
     except Unavailable as error:
         sha256, why = MISSING, plain_reason(error)
     return FeatureNetwork(name, reference, extractor.weights_sha256, sha256, "", why, folder)

@@ -12,6 +12,7 @@ from experiments.engine.grid import parse_integers
 from experiments.engine.keys import MISSING, digest
 from maskgit.common.errors import UsageError
 from maskgit.common.files import sha256_of
+from maskgit.common.image_file import center_square_words
 from maskgit.data.registry import data_set, open_split
 from maskgit.data.source import ArrayImages, ImageSource
 from maskgit.presets import Preset
@@ -120,7 +121,7 @@ def find_held_out(preset: Preset, data: Path | None, count: int | None = None) -
         files = [f"{source.labels[i]} {sha256_of(source.files[i])}" for i in rows.tolist()]
         words = (
             f"{count} of {len(source)} validation images, of one class after the other in turn, "
-            f"shorter side resized to {size} (bilinear, antialiased), centre crop {size}x{size}"
+            f"{center_square_words(size)}"
         )
     labels = source.labels[rows]
     if isinstance(source, ArrayImages):  # the workers get what they need, and no more

@@ -320,6 +320,7 @@ class Worker:
         if reference is not None:
             found = reference.reference
             protocol |= {"reference_n": found.n, "reference_sha256": found.sha256}
+            protocol |= {"reference_geometry": found.geometry} if found.geometry else {}
             protocol["real_n"] = len(found.features[:num_samples])
         return protocol
 

@@ -83,6 +83,23 @@ def open_image(raw: bytes, name: str) -> Image:
         raise UsageError(f"{name}: not a readable image ({one_line(error)})") from error
 
 
+def center_square(image: Image, size: int) -> Image:
+    """The central square of an image: its shorter side is scaled to `size` pixels (bilinear,
+    antialiased), and the middle cut out; torchvision's Resize(size) and CenterCrop(size)."""
+    width, height = image.size
+    short = min(width, height)
+    width, height = (int(size * side / short) for side in (width, height))
+    if (width, height) != image.size:
+        image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def center_square_words(size: int) -> str:
+    """`center_square` as a protocol states it."""
+    return f"shorter side resized to {size} (bilinear, antialiased), centre crop {size}x{size}"
+
+
 def to_uint8(image: Image, name: str) -> np.ndarray:
     """Pixels of a loaded image as uint8 (H, W, 1) if it is grey, else (H, W, 3).
 

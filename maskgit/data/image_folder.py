@@ -25,7 +25,7 @@ from PIL import Image
 
 from maskgit.common.errors import UsageError
 from maskgit.common.files import without_tilde
-from maskgit.common.image_file import SUFFIXES, read_image
+from maskgit.common.image_file import SUFFIXES, center_square, read_image
 from maskgit.common.image_folder import class_labels, class_order, files_below, is_hidden
 from maskgit.data.source import ImageSource, spread
 from maskgit.presets import Preset
@@ -74,7 +74,7 @@ class Augmentation:
                 box = RandomResizedCrop.get_params(image, list(self.scale), list(ASPECT_RATIOS))
                 image = F.resized_crop(image, *box, size)
             else:
-                image = F.center_crop(F.resize(image, [self.size]), size)
+                image = center_square(image, self.size)
             if self.flip and torch.rand(()) < 0.5:
                 image = F.hflip(image)
         return image

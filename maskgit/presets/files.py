@@ -41,10 +41,15 @@ _PARTS = {
 _TOP = ("base", "name", "ships", "runs_folder", "official")
 # What of a base's [evaluation] is about its data.
 _ABOUT_DATA = (
-    *("features", "reference", "precision_recall_features", "diversity_features"),
+    *("features", "reference", "reference_split", "precision_recall_features"),
+    "diversity_features",
     *("rejection_classifier", "cas_samples"),
 )
-_CHOICES = {"data.crop": ("none", "random-resized", "center"), "decay": ("constant", "cosine")}
+_CHOICES = {
+    "data.crop": ("none", "random-resized", "center"),
+    "decay": ("constant", "cosine"),
+    "reference_split": ("train", "val"),
+}
 # Lowest and highest value of a number; a pair stands for the key in every section.
 _RANGES: dict[str, tuple[float, float]] = {
     "image_size": (4, 4096),

@@ -47,6 +47,7 @@ class Preset:
     # What the experiments take where no flag says otherwise.
     features: str = _of("evaluation", "")  # the feature network
     reference: str = _of("evaluation", "")
+    reference_split: str = _of("evaluation", "train")  # whose images the reference is made of
     num_samples: int = _of("evaluation", 1000)
     choice_temperature: float = _of("evaluation", 4.5)
     schedules: tuple[str, ...] = _of("evaluation", PAPER_SCHEDULES)

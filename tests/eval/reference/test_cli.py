@@ -45,7 +45,9 @@ def build(capsys, folder, *more):
 
 def test_a_reference_is_built_once_listed_verified_and_measured_against(folder, capsys, cache):
     out, err = build(capsys, folder)
-    assert out.startswith("built: mine on fashion-resnet: 40 images, 40 features kept, sha256 ")
+    assert out.startswith(
+        "built: mine on fashion-resnet: 40 images, 32x32, 40 features kept, sha256 "
+    )
     assert out.splitlines()[1] == str(cache / "mine" / "fashion-resnet.npz")
     assert "left out 1 of real: not image files by their names (notes.txt)" in err
     assert build(capsys, folder)[0].startswith("up to date: ")
@@ -92,7 +94,7 @@ def test_published_statistics_are_imported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(reference_build, "extractor_class", lambda name: SimpleNamespace(dim=8))
     np.savez(tmp_path / "x.npz", mu=np.zeros(8), sigma=np.eye(8))
     out, _ = run(capsys, "import", "clean-fid", tmp_path / "x.npz", "--name", "ffhq")
-    assert out.startswith("imported: ffhq on inception-v3-clean: number of images unknown, no feat")
+    assert out.startswith("imported: ffhq on inception-v3-clean: number of images unknown, of unk")
     assert "clean-fid's x.npz" in run(capsys, "list")[0]
     assert "its weights are not known" in run(capsys, "verify", "ffhq")[0]
 
