@@ -48,9 +48,9 @@ class Options:
     reference: str | None = None
     """The real images, likewise (prepared once, kept by content in the cache folder), or a name
     (python -m eval.reference list). Only the Inception Score needs none."""
-    metrics: str = "fid,is,kid,precision-recall"
-    """Comma-separated, of fid, fid-infinity, is, precision, recall, kid, density, coverage,
-    fd-dinov2; or all. precision-recall and density-coverage name both of a pair."""
+    metrics: str = "fid,is,is-10-splits,kid,precision-recall"
+    """Comma-separated, of fid, fid-infinity, is, is-10-splits, precision, recall, kid, density,
+    coverage, fd-dinov2; or all. precision-recall and density-coverage name both of a pair."""
     features: str | None = None
     """Feature network (python -m eval.weights list). Default: the named reference's; fashion-resnet
     for grey 32x32 images; inception-v3-compat if its weights are here, else efficientnet-lite0."""
@@ -69,8 +69,6 @@ class Options:
     """Put every image in the middle of a black square of this size (28x28 digits: 32)."""
     batch_size: int = 256
     """Images read at a time; bounds memory, changes no number."""
-    splits: int = 10
-    """Parts of the Inception Score."""
     k: int = 3
     """Neighbour of precision and recall."""
     feature_weights: str | None = None
@@ -86,8 +84,6 @@ class Options:
             raise UsageError("--error-bars: several sets of images already give error bars")
         if self.error_bars is not None and self.error_bars < 2:
             raise UsageError(f"--error-bars {self.error_bars}: at least 2 subsets are needed")
-        if self.splits < 1:
-            raise UsageError(f"--splits {self.splits}: at least 1 is needed")
         if self.k < 1:
             raise UsageError(f"--k {self.k}: at least 1 is needed")
         if self.features is not None and self.features not in EXTRACTORS:
@@ -163,7 +159,7 @@ def evaluate(options: Options, progress: Progress | None = None) -> dict[str, An
                 missing |= dict.fromkeys(needing, str(error))
                 group = [metric for metric in group if metric not in needing]
         if group:
-            settings = Settings(options.splits, options.k, device=device)
+            settings = Settings(options.k, device=device)
             found, absent, described = _measure_sets(
                 options, name, extractor, real, settings, group, progress
             )

@@ -50,7 +50,8 @@ def _measure(
     real = reference.real_features("density-coverage", samples, settings)
     manifold = prepared_manifold(reference, real, K, "density-coverage", settings.device)
     density, coverage = density_coverage(manifold, samples.features, K)
-    return {"density": {"value": density}, "coverage": {"value": coverage}}
+    values = {"density": density, "coverage": coverage}
+    return {name: {"value": value, "real_n": len(real)} for name, value in values.items()}
 
 
 def _describe(_settings: Settings, reference: PreparedReference) -> dict[str, object]:

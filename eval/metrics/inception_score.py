@@ -1,10 +1,10 @@
 """Inception Score (Salimans et al. 2016): exp of the mean KL divergence from p(y|x) to p(y), over
 splits.
 
-It equals torch-fidelity's on the same logits: images are shuffled with a fixed seed and cut
-into 10 splits; mean and deviation (divided by the number of splits) are over splits. A split
-scores lower the fewer images it has, so with few images the score of a single split is reported
-beside the mean of 10.
+Two metrics, as their numbers differ. `is` takes all images at once, as MaskGIT's official
+configuration and TF-GAN do. `is-10-splits` is torch-fidelity's on the same logits: images are
+shuffled with a fixed seed and cut into 10 splits; mean and deviation are over splits. A split
+scores lower the fewer images it has.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from eval.metrics.metric import Entry, Metric, PreparedReference, Settings
 from eval.metrics.statistics import check_features
 from maskgit.common.errors import UsageError
 
-SPLITS, SPLITS_FROM = 10, 5000  # parts where the number is open, from so many images on
-SINGLE_SPLIT_BELOW = 10_000  # images
+SPLITS, SPLITS_FROM = 10, 5000  # parts; experiments report them from so many images on
 BLOCK = 4096  # rows turned into probabilities at a time
 
 
@@ -64,32 +63,30 @@ def _score(logits: np.ndarray, rows: np.ndarray) -> float:
     return float(np.exp(negentropy / len(rows) - (seen * np.log(seen)).sum()))
 
 
-def _measure(
-    samples: Features, _reference: PreparedReference | None, settings: Settings
+def _single(
+    samples: Features, _reference: PreparedReference | None, _settings: Settings
 ) -> dict[str, Entry]:
-    count, splits = len(samples.logits), settings.splits
+    return {"is": {"value": inception_score(_logits(samples), 1)[0]}}
+
+
+def _ten(
+    samples: Features, _reference: PreparedReference | None, _settings: Settings
+) -> dict[str, Entry]:
+    value, sd = inception_score(_logits(samples), SPLITS)
+    error = {"sd": sd, "error": sd, "error_is": f"sd over {SPLITS} splits"}
+    return {TEN.name: {"value": value, **error}}
+
+
+def _logits(samples: Features) -> np.ndarray:
     if samples.logits.shape[1] == 0:
         raise UsageError("the feature network has no classifier, which the Inception Score needs")
-    if splits is None:
-        splits = SPLITS if count >= SPLITS_FROM else 1
-    value, sd = inception_score(samples.logits, splits)
-    entries: dict[str, Entry] = {"is": {"value": value}}
-    if settings.splits is not None or splits > 1:
-        entries["is"]["sd"] = sd
-    if splits > 1:
-        entries["is"] |= {"error": sd, "error_is": f"sd over {splits} splits"}
-        if settings.splits is not None and count < SINGLE_SPLIT_BELOW:
-            entries["is-single-split"] = {"value": inception_score(samples.logits, 1)[0]}
-    return entries
+    return samples.logits
 
 
-METRIC = Metric(
-    "is",
-    1,
-    "IS",
-    2,
-    "higher",
-    needs=frozenset({"logits"}),
-    function=_measure,
-    describe=lambda settings, _reference: {"is_splits": settings.splits},
+METRIC, TEN = (
+    Metric(name, version, label, 2, "higher", needs=frozenset({"logits"}), function=function)
+    for name, version, label, function in (
+        ("is", 2, "IS", _single),
+        (f"is-{SPLITS}-splits", 1, f"IS in {SPLITS} splits", _ten),
+    )
 )

@@ -26,15 +26,12 @@ class Settings:
     """Settings of a measurement, which two users may choose differently.
 
     Attributes:
-        splits: parts of the Inception Score; None takes one part below 5,000 images and ten from
-            there on.
         k: the neighbour that sets a ball's radius in precision and recall.
         equal_sizes: whether the metrics on balls take only as many real features as there are
             generated ones (the first, which are a random and class-balanced subset), or all.
         device: torch device of the metrics on balls; changes no number.
     """
 
-    splits: int | None = 10
     k: int = 3
     equal_sizes: bool = False
     device: str = "cpu"

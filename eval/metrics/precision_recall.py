@@ -143,7 +143,8 @@ def _measure(
     real = reference.real_features("precision-recall", samples, settings)
     manifold = prepared_manifold(reference, real, settings.k, "precision-recall", settings.device)
     precision, recall = precision_recall(manifold, samples.features, settings.k)
-    return {"precision": {"value": precision}, "recall": {"value": recall}}
+    values = {"precision": precision, "recall": recall}
+    return {name: {"value": value, "real_n": len(real)} for name, value in values.items()}
 
 
 def _describe(settings: Settings, reference: PreparedReference) -> dict[str, object]:

@@ -53,6 +53,7 @@ METRICS: dict[str, Metric] = {
         fid.METRIC,
         fid_infinity.METRIC,
         inception_score.METRIC,
+        inception_score.TEN,
         precision_recall.PRECISION,
         precision_recall.RECALL,
         kid.METRIC,
@@ -114,7 +115,7 @@ def measure(
 
     A metric is missing, and no error, if these samples do not allow it (too few of them, say), or
     if there is no reference or feature network for it. Names of metrics that are not computed on
-    features are ignored. `is` may come with a second entry, `is-single-split`.
+    features are ignored.
 
     Args:
         names: of METRICS.
@@ -125,7 +126,8 @@ def measure(
         settings: None for the defaults.
 
     Returns:
-        (metrics, missing): name -> {"id", "value", "sd"?, "error"?, "error_is"?, ...}, where
+        (metrics, missing): name -> {"id", "value", "sd"?, "error"?, "error_is"?, "real_n"?, ...},
+        where the id ends with `.real-N` if N real images and not as many as samples count, and
         `error` with `error_is` is the uncertainty to show and `sd` the deviation over splits or
         subsets that other libraries report; and name -> why there is no number.
     """
@@ -152,7 +154,10 @@ def measure(
                 continue
             # An entry beside those of the registry takes the id of the metric it comes with.
             metric = METRICS.get(name) or replace(METRICS[group[0]], name=name)
-            metrics[name] = {"id": metric.id(features), **entry}
+            # Balls of another number of real images are other ones.
+            unequal = entry.get("real_n", len(samples.features)) != len(samples.features)
+            more = f".real-{entry['real_n']}" if unequal else ""
+            metrics[name] = {"id": metric.id(features) + more, **entry}
     return metrics, missing
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from eval.metrics.inception_score import SPLITS_FROM, TEN
 from eval.metrics.registry import METRICS, ON_FEATURES, parse_metrics
 from experiments.engine.cells import BACKENDS, PRECISIONS, Sampling
 from experiments.engine.grid import parse_integers
@@ -280,14 +281,20 @@ class MeasureOptions(FeatureOptions):
         super().check()
         self.metric_list()
 
-    def metric_list(self) -> list[str]:
+    def metric_list(self, samples: int = 0) -> list[str]:
         """Parsed --metrics, in the order of the registry.
+
+        samples: of a cell; with so many that ten splits say something, the Inception Score that
+            other libraries report belongs to the usual metrics.
 
         Raises:
             UsageError: an unknown name, or one that the experiment cannot measure.
         """
 
         usual = self.usual_metrics
+        if samples >= SPLITS_FROM and "is" in usual:
+            after = usual.index("is") + 1
+            usual = (*usual[:after], TEN.name, *usual[after:])
         if self.metrics == "all":
             return list(usual)
         # A metric with a feature network of its own would measure beside --features.

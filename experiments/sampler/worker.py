@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from eval.features.registry import Extractor
     from maskgit.presets import Preset
 
-# The Inception Score in one part below 5,000 samples, as many real images as samples.
-SETTINGS = Settings(splits=None, equal_sizes=True)
+# As many real images as samples.
+SETTINGS = Settings(equal_sizes=True)
 
 
 @cache

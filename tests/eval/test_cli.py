@@ -59,13 +59,14 @@ def test_json_has_the_numbers_of_the_functions_and_their_protocol(files, capsys,
     x, y = Statistics.of(real), Statistics.of(fake)
     metrics = result["metrics"]
     assert metrics["fid"]["value"] == frechet_distance(x.mean, x.cov, y.mean, y.cov)
-    assert (metrics["is"]["value"], metrics["is"]["sd"]) == inception_score(logits)
+    ten = metrics["is-10-splits"]
+    assert (ten["value"], ten["sd"]) == inception_score(logits, 10)
+    assert metrics["is"]["value"] == inception_score(logits, 1)[0]
     assert (metrics["kid"]["value"], metrics["kid"]["sd"]) == kernel_distance(real, fake)
     assert metrics["kid"]["error"] == standard_error(real, fake)[0]
-    assert metrics["is-single-split"]["value"] == inception_score(logits, 1)[0]
     pair = metrics["precision"]["value"], metrics["recall"]["value"]
     assert pair == precision_recall(real, fake)
-    assert metrics["recall"]["id"] == "recall.fashion-resnet.v1"
+    assert metrics["recall"]["id"] == "recall.fashion-resnet.v1.real-50"  # against 60 samples
     protocol = result["protocol"]
     assert (protocol["n"], protocol["reference_n"], protocol["kid_subset_size"]) == (60, 50, 50)
     assert protocol["weights_sha256"] == resnet.weights_sha256
@@ -111,14 +112,15 @@ def test_a_named_reference_uses_all_60000_images_for_fid(files, capsys, resnet):
 
 
 def test_inception_score_needs_no_reference_and_shows_as_a_table(files, capsys):
-    assert main([str(files[0] / "a.npz"), "--metrics", "is", "--splits", "3"]) == 0
+    assert main([str(files[0] / "a.npz"), "--metrics", "is-10-splits"]) == 0
     out = capsys.readouterr().out
     header, row, *_ = out.splitlines()
     assert header.split() == ["metric", "value", "+-", "which", "is", "id"]
-    assert row.endswith("sd over 3 splits  is.fashion-resnet.v1")  # in a pipe: no frame, not cut
+    assert row.endswith(
+        "sd over 10 splits  is-10-splits.fashion-resnet.v1"
+    )  # in a pipe: no frame, not cut
     assert "weights_sha256" in out
     assert "features_chosen: the images are grey, 32x32" in out
-    assert "is_splits: 3" in out
 
 
 def test_a_terminal_gets_a_framed_table(files, monkeypatch, capsys):
@@ -180,8 +182,10 @@ REFERENCE = ("--reference", "fashion-mnist-train")
             "not of efficientnet-lite0; python -m eval.reference build",
         ),
         (["a.npz", *REFERENCE, "--num-images", "61"], "--num-images 61: expected 1 to 60"),
-        (["a.npz", "--metrics", "is", "--num-images", "9"], "10 splits needs 10 images, got 9"),
-        (["a.npz", *REFERENCE, "--splits", "0"], "--splits 0: at least 1"),
+        (
+            ["a.npz", "--metrics", "is-10-splits", "--num-images", "9"],
+            "10 splits needs 10 images, got 9",
+        ),
         (["a.npz", *REFERENCE, "--error-bars", "1"], "--error-bars 1: at least 2"),
         (["a.npz", "b.npy", *REFERENCE, "--error-bars", "3"], "several sets of images already"),
         (["a.npz", *REFERENCE, "--pad", "16"], "32x32 pixels do not fit into --pad 16"),

@@ -63,7 +63,7 @@ def sets(tmp_path):
 def measure(sets, *images, metrics=("fid",), reference="real.npy", **options):
     paths = [sets / name for name in images]
     words = (tuple(map(str, paths)), str(sets / reference), ",".join(metrics), "tiny")
-    return evaluate(Options(*words, splits=2, **options))
+    return evaluate(Options(*words, **options))
 
 
 def fid_of(real, fake):
@@ -113,7 +113,7 @@ def test_error_bars_of_a_mean_are_its_standard_error():
 
 def test_subsets_too_small_for_a_metric_cost_it_its_error_bars_only(sets):
     result = measure(sets, "fake.npy", metrics=("fid", "is"), error_bars=80)
-    assert set(result["metrics"]) == {"fid", "is", "is-single-split"}
+    assert set(result["metrics"]) == {"fid", "is"}
     assert "at least 2 images, got 1" in result["missing"]["error bars of fid"]
     with pytest.raises(UsageError, match="--error-bars 1: at least 2"):
         measure(sets, "fake.npy", error_bars=1)
@@ -122,7 +122,7 @@ def test_subsets_too_small_for_a_metric_cost_it_its_error_bars_only(sets):
 def test_all_metrics_carry_the_features_name_and_what_is_missing_why(sets):
     result = measure(sets, "fake.npy", metrics=parse_metrics("all"))
     assert set(result["metrics"]) == {
-        *("fid", "fid-infinity", "is", "is-single-split", "kid"),
+        *("fid", "fid-infinity", "is", "is-10-splits", "kid"),
         *("precision", "recall", "density", "coverage"),
     }
     assert all(".tiny.v" in entry["id"] for entry in result["metrics"].values())

@@ -114,7 +114,7 @@ NUMBERS = [
     ("maskgit.__main__", "--num"), ("maskgit.__main__", "--seed"), ("maskgit.__main__", "--steps"),
     ("maskgit.training.__main__", "--steps"), ("maskgit.training.__main__", "--threads"),
     ("maskgit.training.__main__", "--batch-size"), ("maskgit.training.__main__", "--workers"),
-    ("eval.__main__", "--num-images"), ("eval.__main__", "--splits"), ("eval.__main__", "--k"),
+    ("eval.__main__", "--num-images"), ("eval.__main__", "--k"),
 ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from eval.metrics.inception_score import SPLITS, SPLITS_FROM
 from experiments.engine.cells import Build, Sampling, Task
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import DataOptions, MeasureOptions, SamplingOptions
@@ -67,7 +66,7 @@ def build(options: Options) -> Build:
         NAME,
         options,
         cells,
-        metrics={name: "" if name == "nll" else features for name in options.metric_list()},
+        metrics={name: "" if name == "nll" else features for name in options.metric_list(count)},
         features=[features],
     )
     networks = {cell.schedule: resources.network(cell) for cell in cells}
@@ -107,7 +106,7 @@ def _protocol(
         "num_samples": cells[0].num_samples,
         "choice_temperature": cells[0].choice_temperature,
         "rounding": ROUNDING,
-        "inception_score": f"{SPLITS} splits, shuffled; one split below {SPLITS_FROM} samples",
+        "inception_score": "all samples in a single split, as officially",
         "precision_recall": f"k={SETTINGS.k}; as many real images as samples, the first of a "
         "shuffled, class-balanced subset of the reference",
         "nll": f"{resources.held_out.words}, one mask each, noise seed {SEED}; "

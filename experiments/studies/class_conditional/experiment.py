@@ -38,7 +38,7 @@ def build(options: Options) -> Build:
     count = rows[0].num_samples
     main = options.features or preset.features
     second = preset.precision_recall_features or main
-    measured = {name: second if name in BALLS else main for name in options.metric_list()}
+    measured = {name: second if name in BALLS else main for name in options.metric_list(count)}
     resources = find_resources(NAME, options, rows, metrics=measured, features=[main, second])
     every = max(1, preset.num_classes // SHOWN)
     shown = {"shown": list(range(0, preset.num_classes, every))[:SHOWN], "columns": COLUMNS}

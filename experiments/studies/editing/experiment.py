@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from eval.metrics.inception_score import SPLITS_FROM
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import FillingOptions, MeasureOptions
@@ -62,13 +63,16 @@ def build(options: Options) -> Build:
         options.seed_list(),
         why_no_baseline(options),
     )
+    # Before the images are counted: a preset without a number of its own takes all there are.
+    samples = options.num_samples or options.held_out or preset.held_out or SPLITS_FROM
+    samples = QUICK_IMAGES if options.quick else samples
     samplers = ["maskgit"] if absent else ["maskgit", BASELINE]
     features = options.features or preset.features
     resources = find_resources(
         NAME,
         options,
         samplers,
-        metrics=dict.fromkeys(options.metric_list(), features),
+        metrics=dict.fromkeys(options.metric_list(samples), features),
         features=[features],
         held_out=True,
     )

@@ -40,15 +40,17 @@ def test_every_metric_states_what_reports_and_protocols_need():
     assert METRICS["nll"].id("fashion-resnet") == "nll.masked.v1"
 
 
-def test_equal_sizes_and_open_splits_are_what_experiments_measure_by():
-    found, missing = measure(
-        METRICS, "net", SAMPLES, reference(), Settings(splits=None, equal_sizes=True)
-    )
+def test_equal_sizes_are_what_experiments_measure_by():
+    found, missing = measure(METRICS, "net", SAMPLES, reference(), Settings(equal_sizes=True))
     assert missing == {}
     real, (fake, logits) = REAL[: len(SAMPLES.features)], SAMPLES
     a, b = Statistics.of(REAL), Statistics.of(fake)
     assert found["fid"]["value"] == frechet_distance(a.mean, a.cov, b.mean, b.cov)
-    assert found["is"] == {"id": "is.net.v1", "value": inception_score(logits, 1)[0]}
+    assert found["is"] == {"id": "is.net.v2", "value": inception_score(logits, 1)[0]}
+    ten = found["is-10-splits"]
+    assert (ten["value"], ten["sd"]) == inception_score(logits, 10)
+    assert ten["id"] == "is-10-splits.net.v1"
+    assert found["recall"]["id"] == "recall.net.v1"
     pair = found["precision"]["value"], found["recall"]["value"]
     assert pair == precision_recall(real, fake, 3)
     pair = found["density"]["value"], found["coverage"]["value"]
@@ -58,19 +60,25 @@ def test_equal_sizes_and_open_splits_are_what_experiments_measure_by():
     assert set(found) == set(ON_FEATURES)
 
 
-def test_open_splits_are_ten_from_5000_samples_on():
-    logits = np.random.default_rng(1).normal(size=(5000, 3))
+def test_the_single_split_is_the_score_of_all_samples_at_any_number():
+    # Ten splits of 500 score lower than all 5,000 at once: the literature has both.
+    logits = np.random.default_rng(1).normal(size=(5000, 200)) * 3
     samples = Features(np.zeros((5000, 1)), logits)
-    found, _ = measure(["is"], "net", samples, None, Settings(splits=None))
-    assert set(found) == {"is"}
-    assert (found["is"]["value"], found["is"]["sd"]) == inception_score(logits, 10)
+    found, _ = measure(["is", "is-10-splits"], "net", samples, None)
+    assert found["is"]["value"] == inception_score(logits, 1)[0]
+    assert found["is-10-splits"]["value"] == inception_score(logits, 10)[0]
+    assert found["is-10-splits"]["value"] < 0.99 * found["is"]["value"]
+    assert "sd" not in found["is"]
 
 
 def test_all_kept_features_count_where_sizes_need_not_be_equal():
-    found, _ = measure(["recall", "is"], "net", SAMPLES, reference(), Settings(splits=2))
+    found, _ = measure(["recall", "density"], "net", SAMPLES, reference())
     assert found["recall"]["value"] == precision_recall(REAL, SAMPLES.features)[1]
-    assert set(found) == {"recall", "is", "is-single-split"}  # only what was asked for, and beside
-    assert found["is-single-split"]["id"] == "is-single-split.net.v1"
+    assert set(found) == {"recall", "density"}  # only what was asked for
+    # Balls of other numbers on both sides: both stand in what may share a column.
+    assert len(REAL) != len(SAMPLES.features)
+    assert found["recall"]["id"] == f"recall.net.v1.real-{len(REAL)}"
+    assert found["density"]["id"] == f"density.net.v1.real-{len(REAL)}"
 
 
 def test_what_one_set_of_the_reference_needs_is_computed_once(monkeypatch):
@@ -103,7 +111,7 @@ def test_what_cannot_be_computed_is_missing_and_says_why():
     assert found == {}
     assert missing == dict.fromkeys(("fid", "is", "precision"), "no weights")
     found, missing = measure(names, "net", SAMPLES, None, no_reference="not built")
-    assert set(found) == {"is", "is-single-split"}
+    assert set(found) == {"is"}
     assert missing == dict.fromkeys(("fid", "precision"), "not built")
     found, missing = measure(names, "net", SAMPLES, reference(np.zeros((0, 4))))
     assert "mean and covariance only" in missing["precision"]
