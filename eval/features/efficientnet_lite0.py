@@ -27,6 +27,7 @@ class EfficientNetLite0Extractor(Extractor):
     name = "efficientnet-lite0"
     dim = 1280
     num_logits = 1000
+    class_list = "imagenet"
     chunk = 16
     input_range = "RGB (grey repeated), (x - 127) / 128 of 0..255"
     resize = f"bicubic with antialiasing to {SIZE}x{SIZE}, clamped to 0..255, not rounded"

@@ -74,6 +74,7 @@ class FashionResNetExtractor(Extractor):
     name = "fashion-resnet"
     dim = FEATURES
     num_logits = CLASSES
+    class_list = "fashion-mnist"
     chunk = 128
     gpu_chunk = 128
     input_range = "grey uint8 / 255, then (x - 0.22) / 0.33"

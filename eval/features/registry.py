@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from eval.weights.files import checked_weights
+from maskgit.common.class_lists import CLASS_LISTS
 from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError, one_line
 
@@ -83,6 +84,8 @@ class Extractor:
         weights: name of its weights in `eval.weights.files`; empty if that is `name`.
         dim: number D of features.
         num_logits: number L of logits; 0 if the network has no classifier.
+        class_list: which classes the logits are of, a name of maskgit.common.class_lists; empty if
+            they are of none of these.
         input_range, resize, image_size, layer: the network's input and the output that is taken;
             image_size is (H, W, C) after resizing.
         weights_sha256: of the weights file.
@@ -93,6 +96,7 @@ class Extractor:
     weights: ClassVar[str] = ""
     dim: ClassVar[int]
     num_logits: ClassVar[int]
+    class_list: ClassVar[str] = ""
     input_range: ClassVar[str]
     resize: ClassVar[str]
     image_size: ClassVar[tuple[int, int, int]]
@@ -130,6 +134,11 @@ class Extractor:
             "dim": cls.dim,
             "num_logits": cls.num_logits,
         }
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that the logits are of; empty where they are not known."""
+        return CLASS_LISTS[self.class_list]().names if self.class_list else ()
 
     @property
     def resizes(self) -> bool:

@@ -23,6 +23,7 @@ class ResNet50Extractor(Extractor):
     name = "resnet50"
     dim = 2048
     num_logits = 1000
+    class_list = "imagenet"
     chunk = 16
     input_range = "RGB (grey repeated) in [0, 1], ImageNet's mean and deviation"
     resize = f"shorter side to {RESIZE}, bilinear with antialiasing, central {CROP}x{CROP}"

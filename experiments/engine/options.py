@@ -269,6 +269,20 @@ class FeatureOptions(FeatureWeightsOptions):
 
 
 @dataclass(frozen=True)
+class ClassifierOptions(FeatureWeightsOptions):
+    """An option of experiments that ask a classifier for the class of an image."""
+
+    classifier: str | None = None
+    """Network that names classes, which are matched by their names: resnet50, fashion-resnet,
+    efficientnet-lite0. Default: the preset's."""
+
+    def classifier_name(self, preset: Preset) -> str:
+        """--classifier, or the preset's, or the feature network."""
+        features = getattr(self, "features", None) or preset.features
+        return self.classifier or preset.rejection_classifier or features
+
+
+@dataclass(frozen=True)
 class MeasureOptions(FeatureOptions):
     """Options of experiments that measure images on a feature network."""
 

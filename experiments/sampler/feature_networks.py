@@ -23,6 +23,7 @@ from maskgit.common.errors import Unavailable, UsageError
 if TYPE_CHECKING:
     from eval.features.registry import Extractor
     from eval.metrics.metric import PreparedReference
+    from maskgit.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,22 @@ class FeatureNetwork:
         reference = load_reference(self.reference, self.name, self.folder)
         _check_same(f"the reference {self.reference}", reference.sha256, self.reference_sha256)
         return PreparedReference(reference)
+
+
+def class_columns(classifier: Extractor, preset: Preset) -> np.ndarray:
+    """Which logits of a classifier are the preset's classes, by their names: int64 (classes,).
+
+    Raises:
+        Unavailable: it does not know one of them, or nobody knows its classes.
+    """
+    known = {name: column for column, name in enumerate(classifier.class_names)}
+    for name in preset.class_names:
+        if name not in known:
+            raise Unavailable(
+                f"{classifier.name} does not know the class {name!r} of preset {preset.name}: "
+                "--classifier NAME names a network that does"
+            )
+    return np.array([known[name] for name in preset.class_names], np.int64)
 
 
 def _check_same(what: str, loaded: str, expected: str) -> None:

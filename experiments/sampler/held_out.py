@@ -99,6 +99,11 @@ class ImageSelection:
 NOT_ASKED_FOR = ImageSelection("not asked for", MISSING)
 
 
+def usual_count(preset: Preset, tables: bool) -> int | None:
+    """Held-out images that are used where --held-out is silent, for tables or for the NLL alone."""
+    return preset.held_out if tables else NLL_IMAGES
+
+
 def find_held_out(preset: Preset, data: Path | None, count: int | None = None) -> ImageSelection:
     """The first `count` held-out images of a preset, or all.
 

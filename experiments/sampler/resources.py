@@ -22,10 +22,10 @@ from experiments.engine.fingerprint import fingerprint
 from experiments.engine.keys import cell_key, digest, stage_key
 from experiments.sampler.feature_networks import FeatureNetwork, find_feature_network
 from experiments.sampler.held_out import (
-    NLL_IMAGES,
     NOT_ASKED_FOR,
     ImageSelection,
     find_held_out,
+    usual_count,
 )
 from experiments.sampler.networks import Network, find_networks, trim_memory
 from experiments.sampler.samplers import IMAGING, SAMPLERS, network_of
@@ -97,7 +97,7 @@ class Resources:
         for network in self.features.values():
             if network.why_missing:
                 found[f"every metric on {network.name}"] = network.why_missing
-            elif network.why_no_reference:
+            elif network.why_no_reference and network.name in self.metrics.values():
                 what = f"FID, KID, precision and recall on {network.name}"
                 found[what] = network.why_no_reference
         if "nll" in self.metrics and self.held_out.why:
@@ -250,8 +250,8 @@ def find_resources(
     trim_memory()
     images = NOT_ASKED_FOR
     if held_out or "nll" in metrics:
-        usual = preset.held_out if held_out else NLL_IMAGES
-        images = find_held_out(preset, data, getattr(options, "held_out", None) or usual)
+        count = getattr(options, "held_out", None) or usual_count(preset, held_out)
+        images = find_held_out(preset, data, count)
     if held_out and images.why:
         raise UsageError(images.why)
     return Resources(

@@ -26,11 +26,13 @@ from experiments.engine.cells import Outcome, Sampling, Task, plain_reason
 from experiments.engine.keys import digest, stage_key
 from experiments.engine.store.stages import Stages
 from experiments.sampler import imaging, likelihood
+from experiments.sampler.feature_networks import class_columns
 from experiments.sampler.networks import trim_memory
 from experiments.sampler.resources import Resources
 from experiments.sampler.samplers import IMAGING, SAMPLERS, sampling
 from experiments.sampler.samples import labels_of, sample_parts, shown_samples
 from maskgit.common.device import resolve_device, worker_threads
+from maskgit.common.errors import Unavailable
 from maskgit.common.versions import version_of
 
 if TYPE_CHECKING:
@@ -292,22 +294,20 @@ class Worker:
             )
         return metrics, {name: plain_reason(why) for name, why in missing.items()}
 
-    def classify(self, batches: Iterable[np.ndarray]) -> tuple[np.ndarray | None, str]:
+    def classify(self, name: str, batches: Iterable[np.ndarray]) -> tuple[np.ndarray | None, str]:
         """(probabilities float64 (n, classes) or None, the reason where there are none) of images.
 
-        batches: uint8 (m, H, W, C) each. The classifier of the first feature network is asked; its
-        classes are taken for the preset's where there are as many of them.
+        name: of a feature network, whose classes are matched with the preset's by their names; the
+            probabilities are among these. batches: uint8 (m, H, W, C) each.
         """
-        name, classes = next(iter(self.resources.features)), self.preset.num_classes
         extractor = self.extractor(name)
         if extractor is None:
             return None, self.resources.features[name].why_missing
-        if extractor.num_logits != classes:
-            return None, (
-                f"{name} has {extractor.num_logits} classes, the preset {classes}: it cannot name "
-                "them"
-            )
-        return softmax(extractor.extract_batches(batches).logits), ""
+        try:
+            columns = class_columns(extractor, self.preset)
+        except Unavailable as error:
+            return None, plain_reason(error)
+        return softmax(extractor.extract_batches(batches).logits[:, columns]), ""
 
     def measured_on(self, features: str, num_samples: int) -> dict[str, Any]:
         """What numbers on a feature network depend on, in words and hashes, for a protocol."""

@@ -180,7 +180,7 @@ def open_split(
     augmentation = Augmentation(size)
     if split == "train":
         augmentation = Augmentation(size, preset.crop, preset.crop_scale, preset.flip)
-    return ImageFolder(
+    folder = ImageFolder(
         data,
         split,
         augmentation,
@@ -189,6 +189,21 @@ def open_split(
         conditional=preset.conditional,
         channels=preset.channels,
     )
+    check_class_folders(folder, preset)
+    return folder
+
+
+def check_class_folders(folder: ImageFolder, preset: Preset) -> None:
+    """Raise a UsageError unless the folders are those of the preset's classes: otherwise a class
+    number would mean another class than to everyone's weights and classifiers."""
+    for i, name in enumerate(preset.class_folders if preset.conditional else ()):
+        if name not in folder.classes:
+            odd = next(x for x in folder.classes if x not in preset.class_folders)
+            raise UsageError(
+                f"{folder.name}: no folder {name} of class {i} ({preset.class_names[i]}), but "
+                f"{odd}; expected the {preset.num_classes} folders of data.class_list = "
+                f"{preset.class_list!r}"
+            )
 
 
 def is_here(data: Path | None, split: str) -> bool:

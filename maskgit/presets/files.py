@@ -20,6 +20,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from maskgit.common.class_lists import CLASS_LISTS
 from maskgit.common.cli import suggestion
 from maskgit.common.errors import UsageError, one_line
 from maskgit.model.config import TokenizerConfig, TransformerShape
@@ -49,6 +50,7 @@ _CHOICES = {
     "data.crop": ("none", "random-resized", "center"),
     "decay": ("constant", "cosine"),
     "reference_split": ("train", "val"),
+    "class_list": ("", *CLASS_LISTS),
 }
 # Lowest and highest value of a number; a pair stands for the key in every section.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -142,6 +144,8 @@ def _merged(text: str, where: str, folder: Path, seen: tuple[str, ...]) -> dict[
         below["data"] = {} if size is None else {"image_size": size}
         for key in _ABOUT_DATA:
             below.get("evaluation", {}).pop(key, None)
+    if "class_names" in table.get("data", {}):
+        below.get("data", {}).pop("class_list", None)
     if {"data", *_PARTS} & table.keys():
         for key in ("ships", "runs_folder", "official"):
             below.pop(key, None)
@@ -279,6 +283,8 @@ def _preset(table: dict[str, Any], name: str, where: str) -> Preset:
             raise UsageError(f"{where}: {section}: {error}") from None
     if not _NAME.fullmatch(values["name"]):
         values["name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", values["name"]).strip("-._") or "own"
+    if not values.get("class_names") and values.get("class_list"):
+        values["class_names"] = CLASS_LISTS[values["class_list"]]().names
     if not values.get("class_names"):
         values["class_names"] = tuple(f"class {i}" for i in range(values["num_classes"]))
     preset = Preset(**values)

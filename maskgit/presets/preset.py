@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass,
 from pathlib import Path
 from typing import Any
 
+from maskgit.common.class_lists import CLASS_LISTS
 from maskgit.common.errors import UsageError
 from maskgit.model.config import TokenizerConfig, TransformerConfig, TransformerShape
 from maskgit.training.settings import Optimisation, TokenizerLoss
@@ -36,6 +37,7 @@ class Preset:
     data: str = _of("data", "imagefolder", key="kind")  # of maskgit.data.registry.DATA_SETS
     path: Path | None = _of("data", None)  # noqa: RUF009  # the images, where --data is silent
     class_names: tuple[str, ...] = _of("data", ())
+    class_list: str = _of("data", "")  # of maskgit.common.class_lists; gives names and folders
     conditional: bool = _of("data", True)  # False: classes are not used, every label is 0
     train_images: int = _of("data", 60_000)  # one epoch
     tokenizer_image_size: int | None = _of("data", None)  # of stage 1's crops; None: image_size
@@ -111,6 +113,14 @@ class Preset:
         found = json.loads(json.dumps(self.sections(), default=str), parse_constant=str)
         del found["data"]["path"]
         return found
+
+    @property
+    def class_folders(self) -> tuple[str, ...]:
+        """Names that the folders of the classes must have, in their order; none: any names."""
+        if not self.class_list:
+            return ()
+        folders = CLASS_LISTS[self.class_list]().folders
+        return folders if len(folders) == self.num_classes else ()
 
     @property
     def augments(self) -> bool:

@@ -44,7 +44,7 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
 
 
 def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
-    (features,) = worker.resources.features
+    features = next(iter(worker.resources.features))
     equal, known = 0, 0
 
     def filled() -> Iterator[np.ndarray]:
@@ -99,11 +99,17 @@ def _edit(worker: Worker, cell: dict[str, Any]) -> Outcome:
     classes, label = worker.preset.num_classes, np.asarray(held_out.labels, np.int64)[:count]
     # Every other class in turn: image i of class c becomes c + 1 + i mod (classes - 1).
     target = (label + 1 + np.arange(count) % (classes - 1)) % classes
+    classifier = cell["classifier"]
     found, reason = worker.classify(
-        edited(worker, cell, images, target[ids], ids)
-        for images, _, ids in held_out.numbered(count)
+        classifier,
+        (
+            edited(worker, cell, images, target[ids], ids)
+            for images, _, ids in held_out.numbered(count)
+        ),
     )
-    originals, _ = worker.classify(images for images, _, _ in held_out.numbered(count))
+    originals, _ = worker.classify(
+        classifier, (images for images, _, _ in held_out.numbered(count))
+    )
     if found is None or originals is None:
         missing = dict.fromkeys(("target", "before", "original"), reason)
         return Outcome({}, missing, _protocol(cell))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from eval.metrics.inception_score import SPLITS_FROM
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers, parse_names
-from experiments.engine.options import FillingOptions, MeasureOptions
+from experiments.engine.options import ClassifierOptions, FillingOptions, MeasureOptions
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
@@ -31,7 +31,7 @@ BLEND = (
 
 
 @dataclass(frozen=True)
-class Options(FillingOptions, MeasureOptions):
+class Options(FillingOptions, MeasureOptions, ClassifierOptions):
     """Editing, inpainting, outpainting: the paper's Table 2 and Figures 6, 7, 14 and 16 to 20."""
 
     usual_metrics: ClassVar[tuple[str, ...]] = ("fid", "is")
@@ -73,7 +73,7 @@ def build(options: Options) -> Build:
         options,
         samplers,
         metrics=dict.fromkeys(options.metric_list(samples), features),
-        features=[features],
+        features=[features, options.classifier_name(preset)],
         held_out=True,
     )
     decoding = {"steps": options.T, "start": options.start, "precision": options.precision}
@@ -107,6 +107,7 @@ def build(options: Options) -> Build:
         "hidden_pixels": "at the mean of the known ones when the input is encoded",
         "composite": BLEND,
         "biharmonic": library(),
+        "classifier": options.classifier_name(preset),
         **decoding,
     }
     return make_build(resources, options, tasks, protocol, missing={BASELINE_WORDS: absent})
@@ -122,7 +123,8 @@ def _edits(
     if latent_box(box, size, preset.tokenizer.downsampling).all():
         raise UsageError(f"--box {options.box}: covers every token; expected a part")
     targets = parse_integers(options.targets, "--targets", 0, preset.num_classes - 1)
-    shared = {"box": [box.top, box.left, box.height, box.width]}
+    shared: dict[str, Any] = {"classifier": options.classifier_name(preset)}
+    shared |= {"box": [box.top, box.left, box.height, box.width]}
     shared |= {name: shown[name] for name in ("steps", "start", "precision")}
     cells = [{"part": "edit", "num_images": count, "seed": seed, **shared} for seed in seeds]
     return [*cells, {"part": "edits", "targets": targets, **shared, **shown}]

@@ -54,7 +54,7 @@ def _samples(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
     settings = Sampling.of(cell)
     asked = labels_of(settings.num_samples, worker.preset.num_classes)
     tokens = worker.tokens(settings)
-    told, reason = worker.classify(worker.decode(tokens))
+    told, reason = worker.classify(cell["classifier"], worker.decode(tokens))
     if told is None:
         return {}, {"disagreement": reason}, {}
     worst = worst_first(told, asked)[:WORST]
@@ -64,7 +64,8 @@ def _samples(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
 
 def _real(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
     held_out, count = worker.resources.held_out, cell["num_images"]
-    told, reason = worker.classify(images for images, _, _ in held_out.numbered(count))
+    images = (batch for batch, _, _ in held_out.numbered(count))
+    told, reason = worker.classify(cell["classifier"], images)
     if told is None:
         return {}, {"disagreement": reason}, {}
     labels = np.asarray(held_out.labels, np.int64)[:count]

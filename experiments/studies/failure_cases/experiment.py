@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from experiments.engine.cells import Build
-from experiments.engine.options import FeatureOptions, FillingOptions, StageOptions
+from experiments.engine.options import ClassifierOptions, FillingOptions, RunOptions, StageOptions
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import sampling
@@ -19,8 +19,10 @@ EDGES = 500  # images that are outpainted, at most
 
 
 @dataclass(frozen=True)
-class Options(FillingOptions, FeatureOptions, StageOptions):
+class Options(FillingOptions, ClassifierOptions, StageOptions):
     """Where it goes wrong, by measure: the paper's Figure 21."""
+
+    ALIASES: ClassVar[dict[str, str]] = {**RunOptions.ALIASES, "--features": "--classifier"}
 
     start: int = 2
     """First iteration of outpainting, of 0..T-1."""
@@ -35,8 +37,8 @@ def build(options: Options) -> Build:
     from maskgit.sampling.editing import DIRECTIONS
 
     preset, seeds = load_preset(options.preset), options.seed_list()
-    features = options.features or preset.features
-    resources = find_resources(NAME, options, ["maskgit"], features=[features], held_out=True)
+    classifier = options.classifier_name(preset)
+    resources = find_resources(NAME, options, ["maskgit"], features=[classifier], held_out=True)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
     samples = options.num_samples or (QUICK_SAMPLES if options.quick else SAMPLES)
     edges, precision = min(count, EDGES), options.precision
@@ -45,10 +47,10 @@ def build(options: Options) -> Build:
         settings = sampling(
             preset, steps=options.T, seed=seed, num_samples=samples, precision=precision
         )
-        cells.append({"part": "samples", **settings.as_dict()})
-    cells += [
-        {"part": part, "seed": seeds[0], "num_images": count} for part in ("real", "reconstruction")
-    ]
+        cells.append({"part": "samples", "classifier": classifier, **settings.as_dict()})
+    shared = {"seed": seeds[0], "num_images": count}
+    cells += [{"part": "real", "classifier": classifier, **shared}]
+    cells += [{"part": "reconstruction", **shared}]
     boundary = {"part": "boundary", "num_images": edges, "steps": options.T, "precision": precision}
     cells += [
         {**boundary, "start": options.start, "direction": direction, "seed": seed}
@@ -60,4 +62,5 @@ def build(options: Options) -> Build:
         size = cell.get("num_samples") or cell["num_images"]
         tasks.append(resources.task(cell, cost=size * (4 + cell.get("steps", 1)), size=size))
     protocol = {"num_images": count, "num_samples": samples, "boundary_images": edges}
-    return make_build(resources, options, tasks, {**protocol, "steps": options.T})
+    told = {**protocol, "classifier": classifier, "steps": options.T}
+    return make_build(resources, options, tasks, told)

@@ -17,8 +17,8 @@ from eval.rejection import class_scores, get_classifier, num_drawn
 from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.keys import stage_key
 from experiments.engine.own_metrics import entries, own_metric
+from experiments.sampler.feature_networks import class_columns
 from experiments.sampler.worker import Worker
-from maskgit.common.errors import UsageError
 
 METRICS = (
     own_metric("rejection", "drawn", "Drawn", 0),
@@ -73,17 +73,14 @@ def _scores(worker: Worker, cell: dict[str, Any], tokens: np.ndarray) -> np.ndar
     )
 
     def make() -> dict[str, np.ndarray]:
-        name, classes = cell["classifier"], worker.preset.num_classes
+        name = cell["classifier"]
         classifier = get_classifier(name, worker.resources.feature_weights, worker.device)
-        if classifier.num_logits < classes:
-            raise UsageError(
-                f"--classifier {name}: has {classifier.num_logits} classes, the preset {classes}"
-            )
+        columns = class_columns(classifier, worker.preset)
         parts = []
         for start in range(0, len(tokens), ROUND):
             rows = slice(start, start + ROUND)
             logits = classifier.extract_batches(worker.decode(tokens[rows], backend)).logits
-            parts.append(class_scores(logits, labels[rows]))
+            parts.append(class_scores(logits[:, columns], labels[rows]))
         return {"scores": np.concatenate(parts)}
 
     return worker.stages.arrays("features", key, len(tokens), make)["scores"]

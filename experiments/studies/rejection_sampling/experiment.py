@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from eval.rejection import check_rate, get_classifier
 from experiments.engine.cells import Build
+from experiments.engine.options import ClassifierOptions
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.tables import TableOptions, sample_count
@@ -17,7 +18,7 @@ NAME = "rejection_sampling"
 
 
 @dataclass(frozen=True)
-class Options(TableOptions):
+class Options(TableOptions, ClassifierOptions):
     """Classifier-based rejection sampling: the paper's Table 4, and FID against IS."""
 
     usual_metrics: ClassVar[tuple[str, ...]] = ("fid", "is", "precision", "recall")
@@ -26,8 +27,6 @@ class Options(TableOptions):
     """Acceptance rates; --num-samples are kept at each, and 1/rate times as many drawn."""
     T: int = 0
     """Iterations of MaskGIT. Default (0): the first of the preset's for the tables."""
-    classifier: str = ""
-    """Network that scores: resnet50, or a feature network with classes. Default: the preset's."""
 
     def check(self) -> None:
         super().check()
@@ -40,7 +39,7 @@ def build(options: Options) -> Build:
     preset = load_preset(options.preset)
     count, T = sample_count(preset, options), options.T or preset.table_steps[0]
     features = options.features or preset.features
-    name = options.classifier or preset.rejection_classifier or features
+    name = options.classifier_name(preset)
     classifier = get_classifier(name, options.feature_weights)
     rows = [
         options.sampling(preset, steps=T, seed=seed, num_samples=count)

@@ -157,8 +157,8 @@ def test_another_extractor_takes_the_tokens_that_are_there(run, tmp_path, monkey
     code, _, err = run(*flags, *LITE)
     assert code == 0, err
     first, second = sorted(results(tmp_path / "run"), key=lambda r: r["cell"]["features"])
-    assert second["metrics"]["is"]["id"] == "is.fashion-resnet.v1"
-    assert first["metrics"]["is"]["id"] == "is.efficientnet-lite0.v1"
+    assert second["metrics"]["is"]["id"] == "is.fashion-resnet.v2"
+    assert first["metrics"]["is"]["id"] == "is.efficientnet-lite0.v2"
     assert "fashion-mnist-train" in first["missing"]["fid"]
     assert len(list((tmp_path / "run/stages/tokens").glob("*.npy"))) == 1
     assert len(list((tmp_path / "run/stages/features").glob("*.npz"))) == 2

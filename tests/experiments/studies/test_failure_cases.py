@@ -46,7 +46,7 @@ def test_reconstructions_are_the_tokenizer_s_own(tmp_path):
 
 def test_a_run_from_flags_to_counts(monkeypatch, capsys, weights, tmp_path):
     shared = ("--weights", weights, "--out", tmp_path / "run", "--workers", 0)
-    flags = ("--T", 2, "--start", 0, "--num-samples", 21, "--seeds", "0,1")
+    flags = ("--T", 2, "--start", 0, "--num-samples", 21, "--seeds", "0,1", "--held-out", 20)
     code, _, err = run_script(monkeypatch, capsys, failure_cases, *shared, *flags)
     assert code == 0, err
     found = cells_of(tmp_path / "run")
