@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.images.sets import Array, Files, open_set
 from maskgit.common.errors import UsageError
 from maskgit.common.image_file import center_square, center_square_words
+from maskgit.common.image_sets import Array, Files, open_set
 
 SUBSET_SEED = 0
 

@@ -14,7 +14,7 @@ from maskgit.common.errors import UsageError
 from maskgit.common.files import sha256_of
 from maskgit.common.image_file import center_square_words
 from maskgit.data.registry import data_set, open_split
-from maskgit.data.source import ArrayImages, ImageSource
+from maskgit.data.source import ArrayImages, ImageSource, in_turn
 from maskgit.presets import Preset
 
 NLL_IMAGES = 2000  # of a likelihood where no flag says otherwise
@@ -112,38 +112,41 @@ def find_held_out(preset: Preset, data: Path | None, count: int | None = None) -
     Raises:
         UsageError: `data` does not hold what it should.
     """
+    data = data or preset.path
     if data is None and "val" not in data_set(preset).ships:
         why = f"held-out images of {preset.name} do not ship: give --data FOLDER with val/CLASS/*"
         return ImageSelection("no held-out images", MISSING, why)
-    size = preset.image_size
-    source: ImageSource = open_split(preset, data, "val", size=size)
+    source: ImageSource = open_split(preset, data, "val")
+    height, width = preset.size
     count = len(source) if count is None else min(count, len(source))
     rows = np.arange(count)
     words = f"first {count} test images" if count < len(source) else f"all {count} test images"
-    files = [sha256_of(path) for path in source.files] if _in_one_file(source) else []
-    if not files:  # a file for each image
-        rows = _in_turn(source.labels)[:count]
+    files = []
+    if _in_one_file(source):  # or in none, if the data set has a name only
+        files = [sha256_of(path) for path in source.files if path.is_file()]
+        files = files or [source.settings()["files_sha256"]]
+    else:  # a file for each image
+        rows = in_turn(source.labels)[:count]
         files = [f"{source.labels[i]} {sha256_of(source.files[i])}" for i in rows.tolist()]
         words = (
             f"{count} of {len(source)} validation images, of one class after the other in turn, "
-            f"{center_square_words(size)}"
+            f"{center_square_words((height, width))}"
         )
     labels = source.labels[rows]
     if isinstance(source, ArrayImages):  # the workers get what they need, and no more
         source = ArrayImages(source.images[rows], labels, source.files)
         rows = np.arange(len(rows))
-    return ImageSelection(words, digest([*files, count, size]), "", labels, source, rows, size)
+    return ImageSelection(
+        words,
+        digest([*files, count, [height, width]]),
+        "",
+        labels,
+        source,
+        rows,
+        max(height, width),
+    )
 
 
 def _in_one_file(source: ImageSource) -> bool:
     """Whether all images are in one file, in an order that mixes the classes."""
     return len(source.files) < len(source)
-
-
-def _in_turn(labels: np.ndarray) -> np.ndarray:
-    """An order of images: the first of each class, then the second of each, and so on."""
-    by_class = np.argsort(labels, kind="stable")
-    _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    place = np.empty(len(labels), np.int64)  # among the images of its class
-    place[by_class] = np.arange(len(labels)) - np.repeat(first, counts)
-    return np.lexsort((labels, place))

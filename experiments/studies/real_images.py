@@ -27,7 +27,7 @@ def real_images(preset: Preset, data: Path | None) -> ImageSelection:
 
     Whatever the preset's training does, photos are cropped centrally here.
     """
-    known = data_set(preset)
+    known, data = data_set(preset), data or preset.path
     if data is None and not known.ships:
         why = f"training images of {preset.name} do not ship: give --data FOLDER with train/CLASS/*"
         return ImageSelection("none", MISSING, why)
@@ -47,7 +47,7 @@ def _rows(preset: Preset, words: str, source: ImageSource, first: int, last: int
     rows = np.arange(first, last)
     # Too many files to read them all: names and sizes, which the settings have, tell most changes.
     one_file = len(source.files) < len(source)
-    files = [sha256_of(path) for path in source.files] if one_file else []
+    files = [sha256_of(path) for path in source.files if one_file and path.is_file()]
     sha256 = digest([files, first, last, source.settings()])
     return ImageSelection(words, sha256, "", source.labels[rows], source, rows, preset.image_size)
 

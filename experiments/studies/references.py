@@ -16,6 +16,7 @@ from eval.weights.files import ZOO
 from maskgit.common.device import resolve_device
 from maskgit.common.errors import UsageError
 from maskgit.data.fashion_mnist import load_split
+from maskgit.data.image_folder import ImageFolder
 from maskgit.data.registry import open_split
 from maskgit.presets import Preset
 
@@ -35,7 +36,7 @@ def build(
     split = preset.reference_split
     extractor = get_extractor(features, feature_weights, resolve_device(device))
     photos = open_split(preset, data, split)
-    if len(photos.files) < len(photos):  # some files hold all images, in the preset's size
+    if not isinstance(photos, ImageFolder):  # cut as the preset says, in memory
         source = ImageSource(photos.batch(np.arange(len(photos)), 0), num_images)
         labels = photos.labels if num_images is None else None
     else:

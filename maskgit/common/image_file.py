@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 from PIL.Image import Image
 
 from maskgit.common.errors import UsageError, one_line
@@ -83,21 +84,41 @@ def open_image(raw: bytes, name: str) -> Image:
         raise UsageError(f"{name}: not a readable image ({one_line(error)})") from error
 
 
-def center_square(image: Image, size: int) -> Image:
-    """The central square of an image: its shorter side is scaled to `size` pixels (bilinear,
-    antialiased), and the middle cut out; torchvision's Resize(size) and CenterCrop(size)."""
+def center_square(image: Image, size: int | tuple[int, int]) -> Image:
+    """The middle of an image: scaled until its shorter side is `size` pixels (bilinear,
+    antialiased) and cut; torchvision's Resize(size) and CenterCrop(size).
+
+    size: of the square's side, or height and width, which the scaled image covers.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
     width, height = image.size
-    short = min(width, height)
-    width, height = (int(size * side / short) for side in (width, height))
+    if rows == columns:
+        short = min(width, height)
+        width, height = (int(rows * side / short) for side in (width, height))
+    else:
+        scale = max(rows / height, columns / width)
+        width, height = max(columns, round(width * scale)), max(rows, round(height * scale))
     if (width, height) != image.size:
         image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    left, top = round((width - columns) / 2), round((height - rows) / 2)
+    return image.crop((left, top, left + columns, top + rows))
 
 
-def center_square_words(size: int) -> str:
+def center_square_words(size: int | tuple[int, int]) -> str:
     """`center_square` as a protocol states it."""
-    return f"shorter side resized to {size} (bilinear, antialiased), centre crop {size}x{size}"
+    rows, columns = (size, size) if isinstance(size, int) else size
+    how = f"shorter side resized to {rows}" if rows == columns else "resized to cover it"
+    return f"{how} (bilinear, antialiased), centre crop {rows}x{columns}"
+
+
+def upright_on_white(image: Image) -> Image:
+    """A loaded image turned as its EXIF says, and on white where it is transparent."""
+    image = PIL.ImageOps.exif_transpose(image)
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    flat = PIL.Image.alpha_composite(PIL.Image.new("RGBA", layer.size, "white"), layer)
+    return flat.convert("L" if image.mode in ("LA", "La", "L") else "RGB")
 
 
 def to_uint8(image: Image, name: str) -> np.ndarray:

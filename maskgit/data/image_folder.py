@@ -37,9 +37,9 @@ CROPS = ("random-resized", "center")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a file becomes a square image."""
+    """How a file becomes an image of one size."""
 
-    size: int  # pixels a side
+    size: int | tuple[int, int]  # pixels a side, or height and width
     crop: str = "center"  # or "random-resized"
     scale: tuple[float, float] = (1.0, 1.0)  # share of the area, for "random-resized"
     flip: bool = False  # mirror every second crop
@@ -69,9 +69,10 @@ class Augmentation:
         words = np.random.SeedSequence([seed, epoch, index]).generate_state(2, np.uint32)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
-            size = [self.size, self.size]
+            size = [self.size] * 2 if isinstance(self.size, int) else list(self.size)
             if self.crop == "random-resized":
-                box = RandomResizedCrop.get_params(image, list(self.scale), list(ASPECT_RATIOS))
+                ratios = [x * size[1] / size[0] for x in ASPECT_RATIOS]
+                box = RandomResizedCrop.get_params(image, list(self.scale), ratios)
                 image = F.resized_crop(image, *box, size)
             else:
                 image = center_square(image, self.size)
@@ -80,8 +81,68 @@ class Augmentation:
         return image
 
 
-class ImageFolder:
-    """One split of a data set: `labels` int64 (n,), and images decoded when they are asked for."""
+class Cropped:
+    """Images of any size, decoded when they are asked for; see maskgit.data.source.ImageSource.
+
+    A subclass has `pixels`, `labels`, `classes`, `files`, and `identity`, what stands for them.
+    """
+
+    name: str
+    labels: np.ndarray
+    classes: list[str]
+    augmentation: Augmentation
+    seed: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Image `index` as it is, uint8 (H, W, 1 or 3)."""
+        raise NotImplementedError
+
+    def identity(self) -> str:
+        """sha256 that changes when an image does."""
+        raise NotImplementedError
+
+    def image(self, index: int, epoch: int = 0) -> np.ndarray:
+        """Image `index` with the crop of `epoch`: uint8 (height, width, C).
+
+        Raises:
+            UsageError: the file is not a readable image; the message names it.
+        """
+        pixels = self.pixels(index)
+        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+        image = image.convert({1: "L", 3: "RGB"}[self.channels])
+        pixels = np.asarray(self.augmentation(image, self.seed, epoch, index))
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+    def some(self, count: int) -> np.ndarray:
+        """Images at even distances: they may be sorted by class."""
+        return spread(len(self), count)
+
+    def settings(self) -> dict[str, Any]:
+        """See maskgit.data.source.ImageSource."""
+        augmentation = self.augmentation
+        return {
+            "augmentation": {**asdict(augmentation), "scale": list(augmentation.scale)}
+            if augmentation.varies
+            else "center",
+            "size": augmentation.size,
+            "seed": self.seed,
+            "classes": self.classes,
+            "files_sha256": self.identity(),
+        }
+
+    def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
+        """See maskgit.data.source.ImageSource."""
+        epochs = np.broadcast_to(epoch, picked.shape)
+        pairs = zip(picked.tolist(), epochs.tolist(), strict=True)
+        return np.stack([self.image(i, e) for i, e in pairs])
+
+
+class ImageFolder(Cropped):
+    """One split of a data set in folders: `labels` int64 (n,)."""
 
     def __init__(
         self,
@@ -117,52 +178,21 @@ class ImageFolder:
                 f"has {num_classes} classes"
             )
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     @property
     def files(self) -> list[Path]:
         """The files of the images, in their order."""
         return [Path(path) for path in self.paths]
 
-    def image(self, index: int, epoch: int = 0) -> np.ndarray:
-        """Image `index` with the crop of `epoch`: uint8 (size, size, C).
+    def pixels(self, index: int) -> np.ndarray:
+        """See Cropped."""
+        return read_image(self.paths[index])
 
-        Raises:
-            UsageError: the file is not a readable image; the message names it.
-        """
-        pixels = read_image(self.paths[index])
-        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-        image = image.convert({1: "L", 3: "RGB"}[self.channels])
-        pixels = np.asarray(self.augmentation(image, self.seed, epoch, index))
-        return pixels.reshape(*pixels.shape[:2], -1)
-
-    def some(self, count: int) -> np.ndarray:
-        """Images at even distances: the folder is sorted by class."""
-        return spread(len(self), count)
-
-    def settings(self) -> dict[str, Any]:
-        """See maskgit.data.source.ImageSource."""
-        augmentation = self.augmentation
-        # To read all contents would take as long as to encode them; sizes tell most changes.
+    def identity(self) -> str:
+        """Of names and sizes: to read all contents would take as long as to encode them."""
         files = (
             f"{os.path.relpath(path, self.folder)} {os.path.getsize(path)}" for path in self.paths
         )
-        return {
-            "augmentation": {**asdict(augmentation), "scale": list(augmentation.scale)}
-            if augmentation.varies
-            else "center",
-            "size": augmentation.size,
-            "seed": self.seed,
-            "classes": self.classes,
-            "files_sha256": hashlib.sha256("\n".join(files).encode()).hexdigest(),
-        }
-
-    def batch(self, picked: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
-        """See maskgit.data.source.ImageSource."""
-        epochs = np.broadcast_to(epoch, picked.shape)
-        pairs = zip(picked.tolist(), epochs.tolist(), strict=True)
-        return np.stack([self.image(i, e) for i, e in pairs])
+        return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
 def open_split(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskgit.common.errors import UsageError
 from maskgit.common.files import output_file
-from maskgit.common.image_file import open_image, read_bytes, to_uint8
+from maskgit.common.image_file import open_image, read_bytes, to_uint8, upright_on_white
 from maskgit.data.registry import data_set
 from maskgit.presets import Preset
 from maskgit.sampling.editing import Box
@@ -60,7 +60,7 @@ class Photo:
         Raises:
             UsageError: unreadable, or of another size.
         """
-        pixels = to_uint8(_open(path, "--mask"), f"--mask {path}")
+        pixels = to_uint8(ImageOps.exif_transpose(_open(path, "--mask")), f"--mask {path}")
         mask = Image.fromarray(pixels.squeeze()).convert("L")
         if (mask.height, mask.width) != self.size:
             raise UsageError(
@@ -84,8 +84,7 @@ def load_photo(path: Path, preset: Preset) -> Photo:
     image = _open(path, "--input")
     if image.has_transparency_data:
         print(f"{path}: transparent pixels are put on white", file=sys.stderr)
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    image = upright_on_white(image)
     image = Image.fromarray(to_uint8(image, f"--input {path}").squeeze())
     image = image.convert("L" if preset.channels == 1 else "RGB")
     size = image.height, image.width
@@ -113,13 +112,10 @@ def write_png(image: np.ndarray, path: Path) -> Path:
 
 
 def _open(path: Path, flag: str) -> Image.Image:
-    """The image in a file, turned upright."""
+    """The image in a file."""
     if not path.exists():
         raise UsageError(f"{flag} {path}: no such file")
-    image = open_image(read_bytes(path), f"{flag} {path}")
-    upright = ImageOps.exif_transpose(image)
-    assert upright is not None
-    return upright
+    return open_image(read_bytes(path), f"{flag} {path}")
 
 
 def _square(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from maskgit.common.cli import suggestion
 from maskgit.common.errors import UsageError
-from maskgit.data import fashion_mnist, image_folder
+from maskgit.data import fashion_mnist, image_folder, images
 from maskgit.data.source import ImageSource
 from maskgit.presets import Preset
 
@@ -47,6 +48,7 @@ DATA_SETS = {
         ships=("val",),
     ),
     "imagefolder": DataSet(image_folder.open_split, image_folder.about, image_folder.is_here),
+    "images": DataSet(images.open_split, images.about, images.is_here),
 }
 
 
@@ -57,7 +59,8 @@ def data_set(preset: Preset) -> DataSet:
         UsageError: nobody registered it.
     """
     if preset.data not in DATA_SETS:
-        raise UsageError(f"data {preset.data}: expected one of {', '.join(DATA_SETS)}")
+        near = suggestion(preset.data, DATA_SETS)
+        raise UsageError(f"data.kind {preset.data}: expected one of {', '.join(DATA_SETS)}{near}")
     return DATA_SETS[preset.data]
 
 
@@ -66,7 +69,7 @@ def open_split(
     data: Path | None,
     split: str,
     *,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     seed: int = 0,
     augment: bool = False,
 ) -> Any:
@@ -74,9 +77,9 @@ def open_split(
 
     Args:
         preset: whose data.
-        data: the folder of --data; None looks where the kind of data is known to lie.
+        data: of --data; None is the preset's path, or where the kind of data is known to lie.
         split: "train" or "val".
-        size: pixels a side; None is the preset's.
+        size: pixels a side, or height and width; None is the preset's.
         seed: of the augmentation.
         augment: whether the train split is augmented as the preset says, which training asks for.
             What is measured or shown is cropped centrally.
@@ -92,5 +95,5 @@ def open_split(
     if not augment and preset.augments:
         preset = replace(preset, crop="center", crop_scale=(1.0, 1.0), flip=False)
     return data_set(preset).open_split(
-        preset, data, split, size=size or preset.image_size, seed=seed
+        preset, data or preset.path, split, size=size or preset.size, seed=seed
     )

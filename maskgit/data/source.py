@@ -69,6 +69,15 @@ class ArrayImages:
         return {"augmentation": None}
 
 
+def in_turn(labels: np.ndarray) -> np.ndarray:
+    """An order of images: the first of each class, then the second of each, and so on."""
+    by_class = np.argsort(labels, kind="stable")
+    _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    place = np.empty(len(labels), np.int64)  # among the images of its class
+    place[by_class] = np.arange(len(labels)) - np.repeat(first, counts)
+    return np.lexsort((labels, place))
+
+
 def spread(count: int, limit: int) -> np.ndarray:
     """At most `limit` of `count` images, int64, at even distances."""
     return np.arange(min(count, limit)) * count // min(count, limit)

@@ -55,6 +55,7 @@ _CHOICES = {
 # Lowest and highest value of a number; a pair stands for the key in every section.
 _RANGES: dict[str, tuple[float, float]] = {
     "image_size": (4, 4096),
+    "image_width": (4, 4096),
     "tokenizer_image_size": (4, 4096),
     "num_classes": (1, 2**20),
     "num_codes": (2, 2**16),  # tokens are stored as uint16
@@ -125,7 +126,8 @@ def _merged(text: str, where: str, folder: Path, seen: tuple[str, ...]) -> dict[
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{where}: not TOML ({one_line(error)})") from None
     _check(table, where)
-    if "path" in (data := table.get("data", {})):
+    data = table.get("data", {})
+    if "path" in data and not _names_data(data["path"]):
         data["path"] = str(folder / Path(data["path"]).expanduser())
     if "base" not in table:
         return table
@@ -155,6 +157,11 @@ def _merged(text: str, where: str, folder: Path, seen: tuple[str, ...]) -> dict[
         else:
             below[section] = values
     return below
+
+
+def _names_data(path: str) -> bool:
+    """Whether it is no path but the name of a data set, such as torchvision:CIFAR10."""
+    return re.match("[a-z]+:", path) is not None
 
 
 def _hints() -> dict[str, dict[str, Any]]:
@@ -303,7 +310,7 @@ def _fits(preset: Preset) -> None:
         raise UsageError(f"data.class_names: {len(preset.class_names)} names of {classes} classes")
     if not preset.conditional and classes != 1:
         raise UsageError(f"data.num_classes = {classes}: expected 1 with conditional = false")
-    for key in ("image_size", "tokenizer_image_size"):
+    for key in ("image_size", "image_width", "tokenizer_image_size"):
         size = getattr(preset, key)
         if size is not None and size % step:
             raise UsageError(
@@ -336,5 +343,5 @@ def _toml(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "inf"
     if isinstance(value, Path):
-        value = str(value.absolute())
+        value = str(value if _names_data(str(value)) else value.absolute())
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -33,8 +33,9 @@ class Preset:
     transformer: TransformerShape
     transformer_training: Optimisation
     num_classes: int = _of("data")
-    image_size: int = _of("data")
-    data: str = _of("data", "imagefolder", key="kind")  # of maskgit.data.registry.DATA_SETS
+    image_size: int = _of("data")  # pixels a side, or the height where there is a width
+    image_width: int | None = _of("data", None)
+    data: str = _of("data", "images", key="kind")  # of maskgit.data.registry.DATA_SETS
     path: Path | None = _of("data", None)  # noqa: RUF009  # the images, where --data is silent
     class_names: tuple[str, ...] = _of("data", ())
     class_list: str = _of("data", "")  # of maskgit.common.class_lists; gives names and folders
@@ -44,6 +45,7 @@ class Preset:
     crop: str = _of("data", "none")  # or "random-resized" or "center", in both stages
     crop_scale: tuple[float, float] = _of("data", (1.0, 1.0))  # of the area, if random-resized
     flip: bool = _of("data", False)  # mirror every second crop
+    skip_broken: bool = _of("data", False)  # leave out files that are no images
     label_smoothing: float = _of("transformer_training", 0.1)
     min_mask_ratio: float = _of("transformer_training", 0.0)  # lower bound of the mask ratio
     # What the experiments take where no flag says otherwise.
@@ -67,10 +69,21 @@ class Preset:
     official: Mapping[str, str] = field(default_factory=dict, hash=False)  # role -> released file
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of what stage 1 is trained on."""
+        side = self.tokenizer_image_size
+        return self.size if side is None else (side, side)
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Height and width of the code grid."""
-        side = self.image_size // self.tokenizer.downsampling
-        return side, side
+        step = self.tokenizer.downsampling
+        return self.size[0] // step, self.size[1] // step
 
     @property
     def num_tokens(self) -> int:

@@ -82,7 +82,7 @@ def train_tokenizer(
 ) -> None:
     """Train stage 1 and export the averaged weights to the folder `out`."""
     accelerator = make_accelerator(options.precision)
-    size = preset.tokenizer_image_size or preset.image_size
+    size = preset.crop_size
     train, test = (
         open_split(preset, data, split, size=size, seed=options.seed, augment=True)
         for split in ("train", "val")
@@ -265,7 +265,7 @@ def _held_out(
     if inputs.val_tokens is not None:
         return open_tokens(inputs.val_tokens, preset, sha, inputs.verify, accelerator)
     ships = "val" in data_set(preset).ships
-    if tokenizer is None or (inputs.data is None and not ships):
+    if tokenizer is None or (not (inputs.data or preset.path or ships)):
         if accelerator.is_main_process:
             print("no --val-tokens, and no --data with --tokenizer: no validation", file=sys.stderr)
         return None

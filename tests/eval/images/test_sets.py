@@ -82,7 +82,7 @@ def test_paths_of_a_zip_that_lead_outside_are_read_but_never_written(tmp_path):
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("eval.images.sets.MAX_BYTES", 2**20)
+    monkeypatch.setattr("maskgit.common.image_sets.MAX_BYTES", 2**20)
     path = zip_of(tmp_path / "x.zip", [("a.png", b"\0" * 2**21)], zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10_000
     with pytest.raises(UsageError, match=r"a\.png: more than 1 MiB unpacked"):

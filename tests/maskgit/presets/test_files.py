@@ -39,7 +39,7 @@ def test_a_file_says_what_differs_from_its_base(write, tmp_path):
     assert own.tokenizer.filters == base.tokenizer.filters
     assert own.transformer_training == base.transformer_training
     # What is about Fashion-MNIST and its networks does not hold for other images.
-    assert (own.data, own.features, own.reference, own.ships) == ("imagefolder", "", "", False)
+    assert (own.data, own.features, own.reference, own.ships) == ("images", "", "", False)
     assert (own.num_samples, own.table_samples) == (100, 2000)
 
 

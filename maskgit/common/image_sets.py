@@ -1,7 +1,7 @@
 """Readers of sets of images: of a folder, a zip, an array in a file or in memory.
 
 Each reader gives an item's bytes, which identify it, and the pixels in those bytes. Callers use
-`eval.images.source.ImageSource`, which is made of one of them.
+`eval.images.source.ImageSource` to measure and `maskgit.data.images` to train.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ from maskgit.common.image_folder import class_labels, class_order, files_below, 
 
 IMAGE_KEYS = ("arr_0", "images")  # ADM's sample files; the samples of our own runs
 LABEL_KEYS = ("arr_1", "labels")
+TARS = (".tar", ".tar.gz", ".tgz")
 
 
 class Files:
@@ -128,6 +130,30 @@ class Zip(Files):
             raise UsageError(f"{name}: not readable ({one_line(error)})") from error
 
 
+class Tar(Files):
+    """Images in a tar, which is not compressed or is read anew for every image; nothing is
+    written, and links in it are left out."""
+
+    def __init__(self, where: Path) -> None:
+        try:
+            self._archive = tarfile.open(where)  # noqa: SIM115  # as long as the set is read
+            members = [member for member in self._archive.getmembers() if member.isreg()]
+        except Exception as error:  # tarfile raises whatever the broken bytes lead it to
+            raise UsageError(f"{where}: not a readable tar ({one_line(error)})") from error
+        self._members = {member.name: member for member in members}
+        super().__init__(where, list(self._members))
+
+    def raw(self, index: int) -> bytes:
+        member, name = self._members[self.paths[index]], self.name(index)
+        if member.size > MAX_BYTES:
+            raise UsageError(f"{name}: more than {MAX_BYTES >> 20} MiB, expected an image")
+        try:
+            file = self._archive.extractfile(member)
+            return b"" if file is None else file.read()
+        except Exception as error:
+            raise UsageError(f"{name}: not readable ({one_line(error)})") from error
+
+
 class Array:
     """uint8 (n, H, W, C) or (n, H, W), in memory or mapped; attributes and methods as of Files."""
 
@@ -209,6 +235,8 @@ def open_set(where: Path) -> Files | Array:
         return Folder(where)
     if is_file and suffix == ".zip":
         return Zip(where)
+    if is_file and where.name.lower().endswith(TARS):
+        return Tar(where)
     if is_file and suffix == ".npz":
         return ZippedArray(where)
     if is_file and suffix == ".npy":
@@ -226,7 +254,7 @@ def open_set(where: Path) -> Files | Array:
         return Array(read_idx(where, 3), str(where), found)
     found_here = "another kind of file" if os.path.exists(where) else "does not exist"
     raise UsageError(
-        f"{where}: {found_here}, expected a folder of images, a .zip, .npz, .npy or IDX file"
+        f"{where}: {found_here}, expected a folder of images, a .zip, .tar, .npz, .npy or IDX file"
     )
 
 
