@@ -26,7 +26,7 @@ HEAVY = frozenset(
     (
         *("torch", "torchvision", "jax", "tensorflow", "tensorflow_gan", "matplotlib", "scipy"),
         *("sklearn", "pandas", "accelerate", "lpips", "torch_fidelity", "cleanfid", "skimage"),
-        *("efficientnet_lite_pytorch", "submitit", "safetensors"),
+        *("efficientnet_lite_pytorch", "submitit", "safetensors", "datasets"),
     )
 )
 # Packages of our extras may be missing: they are imported where they are used. Triton comes with
@@ -34,7 +34,7 @@ HEAVY = frozenset(
 OPTIONAL = frozenset(
     (
         *("tensorflow", "tensorflow_gan", "jax", "efficientnet_lite_pytorch", "skimage"),
-        *("triton", "lpips"),
+        *("triton", "lpips", "datasets"),
     )
 )
 
