@@ -16,6 +16,7 @@ from reports.pages.samplers import (
     paper_row,
     real_row,
 )
+from reports.pages.tokenizer import tokenizer_table
 from reports.paper import paper_values
 from reports.tables import Column, Table
 from reports.verdicts.numbers import PaperNumber
@@ -43,6 +44,7 @@ def make_page(run: Run) -> Page:
             "why_fid": samplers.why("fid"),
             "both": {m: v for m, v in both.items() if all(value.n for value in v)},
             "table1": _table1(run, samplers),
+            "tokenizer": tokenizer_table(run),
             "comparable": run.preset in paper_values()["table1"]["resolution"],
             "figure5": figure,
             "columns": columns,

@@ -10,6 +10,7 @@ from reports.figures.style import FAINT, Figure, darker, house_style, new_canvas
 from reports.load import Run
 from reports.means import NOTHING, Mean
 from reports.page import Page
+from reports.pages.tokenizer import tokenizer_table
 from reports.paper import paper_values
 from reports.tables import MEAN_SD, Column, Table
 from reports.verdicts.reconstruction import (
@@ -68,6 +69,7 @@ def make_page(run: Run) -> Page:
                 }
             ),
             "figure9": _figure9(run),
+            "tokenizer": tokenizer_table(run),
         },
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from reports.load import Run
 from reports.means import NOTHING, Mean
+from reports.pages.tokenizer import METRICS as TOKENIZER
 from reports.paper import paper_values
 from reports.tables import MEAN_SD, Column
 from reports.verdicts import Verdict
@@ -29,7 +30,7 @@ class Samplers:
 
     def __init__(self, run: Run, metrics: Sequence[str]) -> None:
         self.run = run
-        self.metrics = (*run.asked_metrics(metrics, ("parameters", *CAS)), *CAS)
+        self.metrics = (*run.asked_metrics(metrics, ("parameters", *CAS, *TOKENIZER)), *CAS)
         cells = [entry.cell for entry in run.asked(part="measure")]
         pairs = {(str(cell["sampler"]), int(cell["steps"])) for cell in cells}
         self.found: list[Sampler] = sorted(pairs, key=lambda item: (item[0] != OURS, item[1]))

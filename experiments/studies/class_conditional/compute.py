@@ -6,6 +6,7 @@ A cell is one of
   first samples of a few classes;
 - cas: the same; Classification Accuracy Score of a classifier trained on the samples, or, with the
   sampler "real", on as many real images;
+- tokenizer: rFID and more of the tokenizer alone, see experiments/studies/tokenizer.py;
 - pictures: real images of the same classes.
 """
 
@@ -19,15 +20,17 @@ from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.own_metrics import entries, own_metric
 from experiments.sampler.held_out import find_held_out
 from experiments.sampler.worker import Worker
-from experiments.studies import cas
+from experiments.studies import cas, tokenizer
 from experiments.studies.real_images import real_images
 
 METRICS = (own_metric("class-conditional", "parameters", "Parameters", 0), *cas.METRICS)
+METRICS += tokenizer.METRICS
 
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
     parts = {"measure": _measure, "cas": cas.compute_cas, "pictures": _pictures}
+    parts["tokenizer"] = tokenizer.compute_tokenizer
     return parts[cell["part"]](worker, cell)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from experiments.engine.cells import Build
 from experiments.sampler.building import make_build
+from experiments.sampler.held_out import find_held_out
 from experiments.sampler.resources import find_resources
 from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
@@ -32,6 +33,7 @@ class Options(CasOptions):
 def build(options: Options) -> Build:
     """The cells of both samplers, of CAS, and of real images of the same classes."""
     from experiments.studies.cas import cas_tasks
+    from experiments.studies.tokenizer import tokenizer_tasks
 
     preset, absent = load_preset(options.preset), why_no_baseline(options)
     rows = compared_samplers(preset, options, absent, options.seed_list())
@@ -53,6 +55,9 @@ def build(options: Options) -> Build:
     real = real_images(preset, options.data)
     pictures = {"part": "pictures", **shown, "real_images": real.sha256[:16]}
     tasks.append(resources.task(pictures, cost=COLUMNS * SHOWN, size=COLUMNS * SHOWN))
+    # As many as there are samples, like the rows above it, if there are so many.
+    asked = options.held_out or min(count, preset.held_out or count)
+    tasks += tokenizer_tasks(resources, find_held_out(preset, options.data, asked), main)
     more, words, no_cas = cas_tasks(resources, options, real, no_baseline=absent, randaugment=True)
     missing = {BASELINE_WORDS: absent, "CAS": no_cas}
     protocol = {"num_samples": count, **words}

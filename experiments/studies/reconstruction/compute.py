@@ -5,6 +5,7 @@ A cell is one of
 - curve: a mask ratio and a seed; PSNR, SSIM, LPIPS and the share of equal tokens between held-out
   images and their reconstructions, over several masks an image, and PSNR between reconstructions of
   one image from two masks. Ratio 0 masks nothing: the tokenizer's own reconstruction.
+- tokenizer: rFID and more of the tokenizer alone, see experiments/studies/tokenizer.py;
 - median: a mask ratio; of a few images one mask, one reconstruction, and the pixelwise median over
   many masks.
 
@@ -20,30 +21,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from eval.metrics.lpips_distance import LPIPS, NETS
 from eval.metrics.reconstruction import psnr, reconstruction, summarize, token_agreement
-from eval.metrics.registry import METRICS as KNOWN
-from eval.weights.files import weights_sha256
-from experiments.engine.cells import Outcome, plain_reason
+from experiments.engine.cells import Outcome
 from experiments.engine.own_metrics import own_metric
 from experiments.sampler.likelihood import encode_images
 from experiments.sampler.worker import Worker
-from maskgit.common.errors import UsageError
+from experiments.studies import tokenizer
+from experiments.studies.tokenizer import LPIPS_NET, compute_tokenizer, load_lpips
 from maskgit.sampling.noise import position_uniforms
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
 
 METRICS = (
-    *(KNOWN[name] for name in ("psnr", "ssim", "lpips")),
+    *tokenizer.METRICS,
     own_metric("reconstruction", "agreement", "Equal tokens", 3, "higher"),
     own_metric("reconstruction", "agreement_masked", "Equal tokens of the masked", 3, "higher"),
     own_metric("reconstruction", "between", "PSNR between two masks", 2, "higher", "dB"),
 )
-LPIPS_NET = "alex"
+TOKENIZER_ONLY = ("rfid", "codes_used", "perplexity")
 MASK_STREAM = 2**31  # the step of the noise that picks masks: decoding has far fewer steps
 ROUND = 2**16  # mask m of image i takes the noise of sample i + m * ROUND
 IMAGES = 64  # images decoded at a time
@@ -51,7 +48,8 @@ IMAGES = 64  # images decoded at a time
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
-    return {"curve": _curve, "median": _median}[cell["part"]](worker, cell)
+    parts = {"curve": _curve, "median": _median, "tokenizer": compute_tokenizer}
+    return parts[cell["part"]](worker, cell)
 
 
 def masks_of(seed: int, ids: np.ndarray, ratio: float, num_tokens: int) -> np.ndarray:
@@ -82,23 +80,12 @@ def reconstructed(
     return masks, result, worker.images(result)
 
 
-def lpips_sha256(folder: Path | None = None) -> str:
-    """sha256 of the weights of LPIPS' network, in part; empty if they are not here."""
-    try:
-        return weights_sha256(NETS[LPIPS_NET][0], folder)[:16]
-    except UsageError:
-        return ""
-
-
 def _curve(worker: Worker, cell: dict[str, Any]) -> Outcome:
-    missing: dict[str, str] = {}
-    lpips = None
-    try:
-        lpips = LPIPS(LPIPS_NET, worker.resources.feature_weights, worker.device)
-    except UsageError as error:
-        missing["lpips"] = plain_reason(error)
+    lpips, no_lpips = load_lpips(worker)
+    missing = {"lpips": no_lpips} if no_lpips else {}
     images, labels, _ = worker.resources.held_out.pick(range(cell["num_images"]))
-    ids_of = {metric.name: metric.id(LPIPS_NET) for metric in METRICS}
+    pairwise = [metric for metric in METRICS if metric.name not in TOKENIZER_ONLY]
+    ids_of = {metric.name: metric.id(LPIPS_NET) for metric in pairwise}
     values: dict[str, list[np.ndarray]] = {name: [] for name in ids_of}
     for start in range(0, len(images), IMAGES):
         rows = slice(start, start + IMAGES)

@@ -10,12 +10,14 @@ from experiments.engine.cells import Build
 from experiments.engine.keys import MISSING
 from experiments.engine.options import FeatureWeightsOptions, FillingOptions
 from experiments.sampler.building import make_build
+from experiments.sampler.held_out import find_held_out
 from experiments.sampler.resources import find_resources
 from maskgit.common.errors import UsageError
 from maskgit.presets import load_preset
 
 NAME = "reconstruction"
 IMAGES, QUICK_IMAGES = 200, 32
+QUICK_TOKENIZER = 200  # held-out images of the tokenizer's own numbers
 QUICK_MASKS, QUICK_SAMPLES = 2, 20
 MEDIAN_RATIOS = (0.95, 0.9, 0.85, 0.8, 0.75)  # the paper's Figure 9
 
@@ -34,6 +36,10 @@ class Options(FillingOptions, FeatureWeightsOptions):
     """Pictures show the first held-out image of each of these classes."""
     samples: int = 100
     """Masks behind the median image."""
+    features: str | None = None
+    """Feature network of rFID. Default: the preset's."""
+    tokenizer_only: bool = False
+    """Measure the tokenizer alone, on all held-out images; no transformer is needed."""
 
     def check(self) -> None:
         super().check()
@@ -42,17 +48,26 @@ class Options(FillingOptions, FeatureWeightsOptions):
 
 def build(options: Options) -> Build:
     """A curve's cell for each ratio and seed, and a median's for each of the figure's ratios."""
-    from experiments.studies.reconstruction.compute import lpips_sha256
+    from experiments.studies.tokenizer import lpips_sha256, tokenizer_tasks
 
     ratios, preset = parse_ratios(options.ratios), load_preset(options.preset)
-    resources = find_resources(NAME, options, ["maskgit"], held_out=True)
+    samplers = [] if options.tokenizer_only else ["maskgit"]
+    features = options.features or preset.features
+    resources = find_resources(NAME, options, samplers, features=[features], held_out=True)
+    every = resources.held_out
+    if options.quick:
+        every = find_held_out(preset, options.data, QUICK_TOKENIZER)
+    alone = tokenizer_tasks(resources, every, features)
+    if options.tokenizer_only:
+        told = {"num_images": len(every), "masks": 0, "steps": 0}
+        return make_build(resources, options, alone, {**told, "tokenizer_images": len(every)})
     numbers = resources.held_out.first_of_classes(preset, "--classes", options.classes)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
     masks = min(QUICK_MASKS, options.masks) if options.quick else options.masks
     samples = min(QUICK_SAMPLES, options.samples) if options.quick else options.samples
     decoding: dict[str, Any] = {"steps": options.T, "precision": options.precision}
     shared = {**decoding, "num_images": count, "masks": masks}
-    shared["lpips"] = lpips_sha256(options.feature_weights) or MISSING
+    shared["lpips"] = lpips_sha256(resources) or MISSING
     tasks = [
         resources.task(
             {"part": "curve", "ratio": ratio, "seed": seed, **shared},
@@ -71,7 +86,9 @@ def build(options: Options) -> Build:
         )
         for ratio in MEDIAN_RATIOS
     ]
-    protocol = {"num_images": count, "masks": masks, "steps": options.T, "samples": samples}
+    tasks += alone
+    protocol = {"num_images": count, "tokenizer_images": len(every), "masks": masks}
+    protocol |= {"steps": options.T, "samples": samples}
     return make_build(resources, options, tasks, protocol)
 
 
