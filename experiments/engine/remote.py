@@ -37,6 +37,9 @@ def request_of(experiment: str, options: RunOptions) -> dict[str, Any]:
         value = getattr(options, item.name)
         if item.name == "preset" and value not in NAMES:
             value = preset_toml(load_preset(value))  # the file may be another one by then
+        if item.name == "weights" and value is None and options.preset not in NAMES:
+            value = load_preset(options.preset).weights_folder
+            value = None if not value.is_dir() else value
         if item.name not in NOT_SENT:
             values[item.name] = _absolute(value) if isinstance(value, Path) else value
     return {"experiment": experiment, "options": values, "run": str(run), "report": str(report)}

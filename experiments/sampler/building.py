@@ -82,6 +82,7 @@ def shared_protocol(resources: Resources) -> dict[str, Any]:
         "metrics": resources.metric_ids(),
         "num_tokens": preset.num_tokens,
         "image_size": preset.image_size,
+        **({"image_width": preset.image_width} if preset.image_width else {}),
         "class_names": list(preset.class_names),
         "held_out": resources.held_out.words,
         "code": {"cell": resources.code},

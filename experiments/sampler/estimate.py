@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def _once(worker: Worker, cell: Sampling, features: str, measured: int) -> tuple
 
 def _chunk(worker: Worker, features: str) -> int:
     """Images that decoder and extractor take at a time: one costs as much as so many."""
-    size, extractor = chunk_size(worker.preset.image_size**2), worker.extractor(features)
+    size, extractor = chunk_size(math.prod(worker.preset.size)), worker.extractor(features)
     return size if extractor is None else max(size, extractor.chunk)
 
 

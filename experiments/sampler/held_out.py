@@ -78,6 +78,10 @@ class ImageSelection:
         parts = [np.flatnonzero(labels == c)[:count] for c, count in enumerate(counts)]
         return np.sort(np.concatenate(parts)).astype(np.int64)
 
+    def present(self) -> list[int]:
+        """The classes of the images."""
+        return sorted({int(label) for label in self.labels})
+
     def first_of_classes(self, preset: Preset, flag: str, text: str) -> list[int]:
         """Numbers of the first image of each class in `text`, the value of `flag`.
 
@@ -87,7 +91,7 @@ class ImageSelection:
             UsageError: no such class, or no image of it.
         """
         if not preset.conditional:
-            return list(range(len(text.split(","))))
+            return list(range(min(len(self), len(text.split(",")))))
         classes = parse_integers(text, flag, 0, preset.num_classes - 1)
         labels = list(self.labels)
         absent = [c for c in classes if c not in labels]

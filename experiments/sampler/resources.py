@@ -20,6 +20,7 @@ from eval.metrics.registry import METRICS
 from experiments.engine.cells import Sampling, Task, plain_reason
 from experiments.engine.fingerprint import fingerprint
 from experiments.engine.keys import cell_key, digest, stage_key
+from experiments.own import chosen_preset
 from experiments.sampler.feature_networks import FeatureNetwork, find_feature_network
 from experiments.sampler.held_out import (
     NOT_ASKED_FOR,
@@ -32,7 +33,6 @@ from experiments.sampler.samplers import IMAGING, SAMPLERS, network_of
 from maskgit.checkpoints.paths import model_path
 from maskgit.common.device import check_device
 from maskgit.common.errors import UsageError
-from maskgit.presets import load_preset
 
 if TYPE_CHECKING:
     from eval.metrics.metric import Metric
@@ -237,10 +237,10 @@ def find_resources(
     """
     if options.slurm is None:  # else it is the device of another machine
         check_device(options.device)
-    preset, metrics = load_preset(options.preset), dict(metrics or {})
+    preset, metrics = chosen_preset(options), dict(metrics or {})
     data = getattr(options, "data", None)
     folder = getattr(options, "feature_weights", None)
-    shape = (preset.image_size, preset.image_size, preset.channels)
+    shape = (*preset.size, preset.channels)
     names = dict.fromkeys([*features, *filter(None, metrics.values())])
     networks = [*dict.fromkeys(network_of(sampler) for sampler in samplers), "tokenizer"]
     found = find_networks(preset, networks, options.weights)
@@ -270,7 +270,7 @@ def find_resources(
 def why_no_network(options: RunOptions, name: str) -> str:
     """Why a network that an experiment can do without is not here; empty if it is."""
     try:
-        model_path(load_preset(options.preset), name, options.weights)
+        model_path(chosen_preset(options), name, options.weights)
     except UsageError as error:
         return plain_reason(error)
     return ""

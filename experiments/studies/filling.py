@@ -8,6 +8,7 @@ the input it was given, on both sides of the edge; here the blur reaches outward
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -28,28 +29,28 @@ from maskgit.sampling.editing import (
 )
 
 
-def _surround(side: int, share: float) -> np.ndarray:
-    return ~center_mask(side, side, share)
+def _surround(height: int, width: int, share: float) -> np.ndarray:
+    return ~center_mask(height, width, share)
 
 
-def _strip(side: int) -> np.ndarray:
-    mask = np.ones((side, side), bool)
-    known = max(1, side // 4)
-    mask[:, (side - known) // 2 : (side + known) // 2] = False
+def _strip(height: int, width: int) -> np.ndarray:
+    mask = np.ones((height, width), bool)
+    known = max(1, width // 4)
+    mask[:, (width - known) // 2 : (width + known) // 2] = False
     return mask
 
 
-# Name -> pixels (H, H) bool to fill, of images of that side. The paper's tasks: Table 2 and Figure
+# Name -> pixels (H, W) bool to fill, of images of that size. The paper's tasks: Table 2 and Figure
 # 7 (the first two), Figures 16 and 17 (top, bottom), Figure 20 (surround).
-TASKS: dict[str, Callable[[int], np.ndarray]] = {
-    "outpaint-right": lambda side: side_mask("right", side, side),
-    "inpaint-center": lambda side: center_mask(side, side),
-    "outpaint-left": lambda side: side_mask("left", side, side),
-    "outpaint-top": lambda side: side_mask("top", side, side),
-    "outpaint-bottom": lambda side: side_mask("bottom", side, side),
-    "inpaint-large": lambda side: center_mask(side, side, 0.75),
-    "surround-50": lambda side: _surround(side, 0.5),
-    "surround-31": lambda side: _surround(side, 0.3125),
+TASKS: dict[str, Callable[[int, int], np.ndarray]] = {
+    "outpaint-right": lambda h, w: side_mask("right", h, w),
+    "inpaint-center": lambda h, w: center_mask(h, w),
+    "outpaint-left": lambda h, w: side_mask("left", h, w),
+    "outpaint-top": lambda h, w: side_mask("top", h, w),
+    "outpaint-bottom": lambda h, w: side_mask("bottom", h, w),
+    "inpaint-large": lambda h, w: center_mask(h, w, 0.75),
+    "surround-50": lambda h, w: _surround(h, w, 0.5),
+    "surround-31": lambda h, w: _surround(h, w, 0.3125),
     "strip": _strip,
 }
 # The baseline draws tokens in raster order, so what it is to fill must come last.
@@ -84,7 +85,7 @@ def fill(
         return images
     if method == "tokenizer":
         return reconstruct(worker, images)
-    mask = TASKS[cell["task"]](images.shape[1])
+    mask = TASKS[cell["task"]](*images.shape[1:3])
     if method == "mean":
         return mean_fill(images, mask)
     if method == "biharmonic":
@@ -156,6 +157,5 @@ def _sampled(
 
 def chunks(worker: Worker, count: int) -> list[slice]:
     """Images in one forward of the tokenizer: a fixed number, so that no flag changes a pixel."""
-    size = worker.preset.image_size
-    step = chunk_size(size * size, worker.device.partition(":")[0])
+    step = chunk_size(math.prod(worker.preset.size), worker.device.partition(":")[0])
     return [slice(start, start + step) for start in range(0, count, step)]

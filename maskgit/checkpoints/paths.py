@@ -32,10 +32,10 @@ def model_path(preset: Preset, name: str, weights: Path | None = None) -> Path:
     """The folder or official file of one of a preset's models; nothing of it is read.
 
     name: "tokenizer", "transformer-SCHEDULE" or "autoregressive".
-    weights: the folder to look in; None is the zoo for a preset whose weights ship, and the folder
-        of fetched files for the others. There, in this order: NAME; for a transformer also
-        `transformer`, one for all schedules; the official file, whose transformer likewise serves
-        every schedule.
+    weights: the folder to look in; None is the zoo for a preset whose weights ship, for the others
+        where they were trained, and if nothing was, the folder of fetched files. There, in this
+        order: NAME; for a transformer also `transformer`, one for all schedules; the official
+        file, whose transformer likewise serves every schedule.
 
     Raises:
         UsageError: nothing is there, or an official file whose size is not the recorded one; the
@@ -45,6 +45,8 @@ def model_path(preset: Preset, name: str, weights: Path | None = None) -> Path:
     if weights is None and preset.ships:
         return zoo_path(name)
     folder = checkpoints_folder() if weights is None else Path(weights)
+    if weights is None and (not preset.official or preset.weights_folder.is_dir()):
+        folder = preset.weights_folder
     if weights is not None and not folder.is_dir():
         raise UsageError(f"--weights {weights}: no such folder; {_how_to_get(preset, name, role)}")
     candidates = [name]

@@ -57,7 +57,7 @@ class Images(Cropped):
 
     def pixels(self, index: int) -> np.ndarray:
         """See Cropped."""
-        return _pixels(opened(self.data)[self.part], self.rows[index])
+        return pixels_of(opened(self.data)[self.part], self.rows[index])
 
     def identity(self) -> str:
         """Of all contents, which were read once."""
@@ -167,7 +167,8 @@ def _idx_pairs(where: Path) -> dict[str, Array]:
     return found if "train" in found else {}
 
 
-def _pixels(items: Files | Array, row: int) -> np.ndarray:
+def pixels_of(items: Files | Array, row: int) -> np.ndarray:
+    """The pixels of an item as it is, uint8 (H, W, 1 or 3)."""
     return _decoded(items, row, items.raw(row))
 
 
@@ -238,7 +239,7 @@ def _labels(
     """
     if not preset.conditional:
         return np.zeros(len(sets[part]), np.int64), []
-    names = {name: _class_names(items) for name, items in sets.items()}
+    names = {name: class_names_of(items) for name, items in sets.items()}
     first = names[part]
     for other in sets:
         if names[other] is None or first is None:
@@ -273,7 +274,7 @@ def _folders(items: Files) -> list[str]:
     return [names[shared] if len(names) > shared else "" for names in parts]
 
 
-def _class_names(items: Files | Array) -> list[str] | None:
+def class_names_of(items: Files | Array) -> list[str] | None:
     """The classes' names in their order; None where there are none."""
     if isinstance(items, Array):
         if items.labels is None:

@@ -45,15 +45,25 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, C, S, S) in [0, 1] -> one logit each, (B, 1); halves the image down to 4x4."""
+    """Images (B, C, H, W) in [0, 1] -> one logit each, (B, 1).
 
-    def __init__(self, channels: int, image_size: int, width: int = 64, max_width: int = 512):
+    The image is halved, rounding down, until its shorter side has 4 to 7 pixels: a square whose
+    side is a power of two down to 4x4, as officially.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int | tuple[int, int],
+        width: int = 64,
+        max_width: int = 512,
+    ):
+        """image_size: pixels a side, or height and width, of at least 4."""
         super().__init__()
-        halvings = int(math.log2(image_size)) - 2 if image_size > 0 else -1
-        if halvings < 0 or 4 * 2**halvings != image_size:
-            raise UsageError(
-                f"discriminator image size {image_size}: expected a power of two of at least 4"
-            )
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(size) < 4:
+            raise UsageError(f"discriminator image size {image_size}: expected at least 4 pixels")
+        halvings = int(math.log2(min(size))) - 2
         self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
         blocks, last = [], width
         for _ in range(halvings):
@@ -61,7 +71,7 @@ class Discriminator(nn.Module):
             last = min(max_width, 2 * last)
         self.blocks = nn.Sequential(*blocks)
         self.conv_out = nn.Conv2d(last, last, 3, padding=1)
-        self.dense = nn.Linear(16 * last, last)
+        self.dense = nn.Linear((size[0] >> halvings) * (size[1] >> halvings) * last, last)
         self.logit = nn.Linear(last, 1)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -86,6 +86,11 @@ class Preset:
         return self.size[0] // step, self.size[1] // step
 
     @property
+    def weights_folder(self) -> Path:
+        """Where trained networks go, and are looked for, unless a flag says otherwise."""
+        return Path("runs/weights" if self.runs_folder == "" else f"runs/{self.name}/weights")
+
+    @property
     def num_tokens(self) -> int:
         return self.grid[0] * self.grid[1]
 

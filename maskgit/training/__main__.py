@@ -79,7 +79,7 @@ class TokenizerCommand(TrainingCommand):
 
     out: Path | None = None
     """Folder for the finished weights; default: runs/weights/tokenizer for the preset embedded,
-    runs/weights/PRESET/tokenizer for the others."""
+    runs/PRESET/weights/tokenizer for the others."""
     perceptual: bool = True
     """--no-perceptual goes without the perceptual loss."""
 
@@ -229,12 +229,6 @@ def _shared(options: type, command: Common) -> dict[str, Any]:
     return {name: value for name, value in vars(command).items() if name in names}
 
 
-def _weights(preset: Preset) -> Path:
-    """Where trained weights go by default."""
-    folder = preset.name if preset.runs_folder is None else preset.runs_folder
-    return Path("runs/weights") / folder
-
-
 def _tokens(preset: Preset, split: str) -> Path:
     """Where `tokenize` writes by default."""
     if data_set(preset).one_file:
@@ -244,7 +238,7 @@ def _tokens(preset: Preset, split: str) -> Path:
 
 def _find_tokenizer(preset: Preset) -> Path:
     """The tokenizer trained here, else the official one if it was fetched."""
-    own = _weights(preset) / "tokenizer"
+    own = preset.weights_folder / "tokenizer"
     return own if own.is_dir() or not preset.official else model_path(preset, "tokenizer")
 
 
@@ -263,7 +257,7 @@ def _train(
     field = "tokenizer_training" if name == "tokenizer" else "transformer_training"
     preset = replace(preset, **{field: replace(getattr(preset, field), **_changes(command))})
     options = RunOptions(run_dir=command.runs / preset.name / name, **_shared(RunOptions, command))
-    out = command.out or _weights(preset) / name
+    out = command.out or preset.weights_folder / name
     typed = shlex.join(["python", "-m", "maskgit.training", *sys.argv[1:]])
     if isinstance(command, TokenizerCommand):
         if not command.perceptual:
@@ -288,7 +282,7 @@ def _train(
     ratio = command.min_mask_ratio
     ratio = preset.min_mask_ratio if ratio is None else ratio
     if isinstance(command, TransformersCommand):
-        out = command.out or _weights(preset)
+        out = command.out or preset.weights_folder
         commands.train_transformers(preset, options, inputs, command.schedules, out, ratio, typed)
         return
     commands.train_transformer(preset, options, inputs, command.schedule, out, ratio, typed)

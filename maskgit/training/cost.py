@@ -68,10 +68,10 @@ def print_cost(
     chosen = load_preset(preset, heads)
     lines = cost_lines(chosen, epochs, crops, checkpoint_activations)
     speed = PEAK_TFLOPS[gpu] * 1e12 * utilisation
-    size, budget = chosen.image_size, chosen.transformer_training
+    (height, width), budget = chosen.size, chosen.transformer_training
     steps = math.ceil(lines[-1].images / budget.batch_size)
     print(
-        f"{chosen.name}: {size}x{size}, {chosen.num_tokens} tokens, "
+        f"{chosen.name}: {height}x{width}, {chosen.num_tokens} tokens, "
         f"{chosen.train_images:,} training images\n"
         f"{count} x {gpu}: peak {PEAK_TFLOPS[gpu]:g} TFLOP/s in bf16 (data sheet), "
         f"utilisation {utilisation:g} (assumed unless you measured it)\n"
@@ -103,7 +103,7 @@ def cost_lines(
     preset: Preset, epochs: float | None, crops: int, checkpoint_activations: bool = False
 ) -> list[Line]:
     """The work of stage 1, of tokenize and of stage 2, in this order."""
-    side = preset.tokenizer_image_size or preset.image_size
+    side = preset.crop_size
     first = preset.tokenizer_training
     seen = first.steps * first.batch_size
     second = preset.transformer_training
@@ -142,11 +142,11 @@ def transformer_step_flops(preset: Preset, checkpoint_activations: bool = False)
     return count_flops(lambda: model.logits(model.hidden(tokens, masked)).sum().backward())
 
 
-def tokenizer_step_flops(preset: Preset, side: int) -> float:
+def tokenizer_step_flops(preset: Preset, side: tuple[int, int]) -> float:
     """FLOPs an image of forward and backward of encoder, quantiser and decoder."""
     with torch.device("meta"):
         model = TokenizerPass(Tokenizer(preset.tokenizer))
-        images = torch.zeros(1, preset.channels, side, side)
+        images = torch.zeros(1, preset.channels, *side)
 
     def step() -> None:
         out = model(images)
@@ -160,16 +160,16 @@ def encoder_flops(preset: Preset) -> float:
 
     with torch.device("meta"):
         model = Tokenizer(preset.tokenizer)
-        images = torch.zeros(1, preset.channels, preset.image_size, preset.image_size)
+        images = torch.zeros(1, preset.channels, *preset.size)
     return count_flops(lambda: model.encode(images))
 
 
-def discriminator_flops(preset: Preset, side: int) -> float:
+def discriminator_flops(preset: Preset, side: tuple[int, int]) -> float:
     """FLOPs an image of the generator's adversarial term and of the discriminator's step."""
     with torch.device("meta"):
         model = Discriminator(preset.channels, side)
-        fake = torch.zeros(1, preset.channels, side, side, requires_grad=True)
-        real = torch.zeros(1, preset.channels, side, side, requires_grad=True)
+        fake = torch.zeros(1, preset.channels, *side, requires_grad=True)
+        real = torch.zeros(1, preset.channels, *side, requires_grad=True)
 
     def step() -> None:
         model.requires_grad_(False)
@@ -183,13 +183,13 @@ def discriminator_flops(preset: Preset, side: int) -> float:
     return count_flops(step)
 
 
-def perceptual_flops(side: int) -> float:
+def perceptual_flops(side: tuple[int, int]) -> float:
     """FLOPs an image of VGG16's convolutions on two images, and back to the first one."""
     with torch.device("meta"):
         # LPIPS ends at the last activation; the fully connected layers are not used.
         model = vgg16(weights=None).features[:-1].requires_grad_(False)
-        image = torch.zeros(1, 3, side, side)
-        made = torch.zeros(1, 3, side, side, requires_grad=True)
+        image = torch.zeros(1, 3, *side)
+        made = torch.zeros(1, 3, *side, requires_grad=True)
 
     def step() -> None:
         model(image)

@@ -128,8 +128,7 @@ class TokenizerStage:
         self.optimisers = {"tokenizer": adamw(self.tokenizer, self.budget)}
         self.perceptual = perceptual
         if self.weights.adversarial:
-            size = preset.tokenizer_image_size or preset.image_size
-            discriminator = Discriminator(preset.channels, size).to(device)
+            discriminator = Discriminator(preset.channels, preset.crop_size).to(device)
             self.modules["discriminator"] = discriminator
             self.optimisers["discriminator"] = adamw(discriminator, self.budget)
         self.inner = TokenizerPass(self.tokenizer)

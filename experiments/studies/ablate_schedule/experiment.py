@@ -13,11 +13,11 @@ import numpy as np
 from experiments.engine.cells import Build, Sampling, Task
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import DataOptions, MeasureOptions, SamplingOptions
+from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
 from experiments.sampler.networks import shared_words
 from experiments.sampler.resources import Resources, find_resources
 from experiments.sampler.samplers import network_of
-from maskgit.presets import load_preset
 from maskgit.schedules import mask_ratio, validate
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def build(options: Options) -> Build:
     """The cells of the grid."""
     from experiments.sampler.estimate import estimate_lines
 
-    preset = load_preset(options.preset)
+    preset = chosen_preset(options)
     known = list(preset.schedules)
     # One's own weights, and an official file, decode with any schedule.
     if (options.weights is not None or preset.official) and options.schedules != "all":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.engine.cells import Build
+from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
 from experiments.sampler.held_out import find_held_out
 from experiments.sampler.resources import find_resources
@@ -16,7 +17,6 @@ from experiments.studies.tables import (
     compared_samplers,
     why_no_baseline,
 )
-from maskgit.presets import load_preset
 
 NAME = "class_conditional"
 COLUMNS, SHOWN = 4, 10  # pictures of a class, classes
@@ -35,7 +35,7 @@ def build(options: Options) -> Build:
     from experiments.studies.cas import cas_tasks
     from experiments.studies.tokenizer import tokenizer_tasks
 
-    preset, absent = load_preset(options.preset), why_no_baseline(options)
+    preset, absent = chosen_preset(options), why_no_baseline(options)
     rows = compared_samplers(preset, options, absent, options.seed_list())
     count = rows[0].num_samples
     main = options.features or preset.features

@@ -7,6 +7,7 @@ baseline has no more); its metrics count the tokens still unknown.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     unknown = trace.masked.sum(dim=2)[:, 0].cpu().numpy()
     unknown[-1] = 0  # the image is the last sample, with nothing masked
     iterations = len(unknown)
-    most = FRAME_PIXELS // (len(labels) * preset.image_size**2)
+    most = FRAME_PIXELS // (len(labels) * math.prod(preset.size))
     frames = min(iterations, max(FEWEST, min(FRAMES, most)))
     kept = np.unique(np.linspace(0, iterations - 1, frames).round().astype(int))
     tokens = trace.tokens[kept].cpu().numpy()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import PrecisionOptions, SeedOptions
+from experiments.own import chosen_preset, usual_classes
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.tables import BASELINE, BASELINE_WORDS, why_no_baseline
 from maskgit.common.errors import UsageError
-from maskgit.presets import load_preset
 
 NAME = "decoding_trace"
 
@@ -34,10 +34,12 @@ class Options(SeedOptions, PrecisionOptions):
 
 def build(options: Options) -> Build:
     """One cell for each sampler."""
-    preset, absent = load_preset(options.preset), why_no_baseline(options)
+    preset, absent = chosen_preset(options), why_no_baseline(options)
     classes = [0, 0, 0]  # of a preset without classes: three samples
     if preset.conditional:
-        classes = parse_integers(options.classes, "--classes", 0, preset.num_classes - 1)
+        every = range(preset.num_classes)
+        text = usual_classes(options, "classes", every)
+        classes = parse_integers(text, "--classes", 0, every[-1])
     steps = {"maskgit": options.T} | ({} if absent else {BASELINE: preset.num_tokens})
     resources = find_resources(NAME, options, steps)
     cell = {"seed": options.seed_list()[0], "classes": classes, "precision": options.precision}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.engine.cells import Build
+from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.real_images import real_images
@@ -15,7 +16,6 @@ from experiments.studies.tables import (
     compared_samplers,
     why_no_baseline,
 )
-from maskgit.presets import load_preset
 
 NAME = "diversity"
 
@@ -31,7 +31,7 @@ def build(options: Options) -> Build:
     """The cells of both samplers and of CAS."""
     from experiments.studies.cas import cas_tasks
 
-    preset, absent = load_preset(options.preset), why_no_baseline(options)
+    preset, absent = chosen_preset(options), why_no_baseline(options)
     rows = compared_samplers(preset, options, absent, options.seed_list())
     count = rows[0].num_samples
     name = options.features or preset.diversity_features or preset.features

@@ -52,7 +52,7 @@ def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
         for images, labels, ids in worker.resources.held_out.numbered(cell["num_images"]):
             result = fill(worker, cell, images, labels, ids)
             if cell["task"] in TASKS:
-                kept = ~TASKS[cell["task"]](images.shape[1])
+                kept = ~TASKS[cell["task"]](*images.shape[1:3])
                 equal += int((result == images).all(axis=3)[:, kept].sum())
                 known += len(images) * int(kept.sum())
             yield result
@@ -76,7 +76,7 @@ def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:
 
 def _pictures(worker: Worker, cell: dict[str, Any]) -> Outcome:
     images, labels, ids = worker.resources.held_out.pick(cell["images"])
-    arrays = {"inputs": images, "labels": labels, "mask": TASKS[cell["task"]](images.shape[1])}
+    arrays = {"inputs": images, "labels": labels, "mask": TASKS[cell["task"]](*images.shape[1:3])}
     methods = ["maskgit", "mean"]
     methods += ["autoregressive"] if cell["baseline"] else []
     methods += ["biharmonic"] if cell["library"] != "missing" else []

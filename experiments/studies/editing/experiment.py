@@ -10,12 +10,12 @@ from eval.metrics.inception_score import SPLITS_FROM
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import ClassifierOptions, FillingOptions, MeasureOptions
+from experiments.own import chosen_preset, usual_classes
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import SAMPLERS
 from experiments.studies.tables import BASELINE, BASELINE_WORDS, why_no_baseline
 from maskgit.common.errors import UsageError
-from maskgit.presets import load_preset
 
 if TYPE_CHECKING:
     from maskgit.presets import Preset
@@ -59,7 +59,7 @@ def build(options: Options) -> Build:
 
     names = parse_names(options.tasks, "--tasks", list(TASKS))
     preset, seeds, absent = (
-        load_preset(options.preset),
+        chosen_preset(options),
         options.seed_list(),
         why_no_baseline(options),
     )
@@ -78,7 +78,8 @@ def build(options: Options) -> Build:
     )
     decoding = {"steps": options.T, "start": options.start, "precision": options.precision}
     count = options.image_count(resources.held_out, len(resources.held_out), QUICK_IMAGES)
-    images = resources.held_out.first_of_classes(preset, "--classes", options.classes)
+    classes = usual_classes(options, "classes", resources.held_out.present())
+    images = resources.held_out.first_of_classes(preset, "--classes", classes)
     labels = [int(resources.held_out.labels[i]) for i in images]
     shown = {"images": images, "labels": labels, "seed": seeds[0]}
 
@@ -118,11 +119,15 @@ def _edits(
 ) -> list[dict[str, Any]]:
     from maskgit.sampling.editing import latent_box
 
-    box = parse_box(options.box, preset.image_size)
-    size = (preset.image_size, preset.image_size)
-    if latent_box(box, size, preset.tokenizer.downsampling).all():
+    box = parse_box(options.box, *preset.size)
+    if latent_box(box, preset.size, preset.tokenizer.downsampling).all():
         raise UsageError(f"--box {options.box}: covers every token; expected a part")
-    targets = parse_integers(options.targets, "--targets", 0, preset.num_classes - 1)
+    targets = parse_integers(
+        usual_classes(options, "targets", range(preset.num_classes)),
+        "--targets",
+        0,
+        preset.num_classes - 1,
+    )
     shared: dict[str, Any] = {"classifier": options.classifier_name(preset)}
     shared |= {"box": [box.top, box.left, box.height, box.width]}
     shared |= {name: shown[name] for name in ("steps", "start", "precision")}
@@ -130,8 +135,8 @@ def _edits(
     return [*cells, {"part": "edits", "targets": targets, **shared, **shown}]
 
 
-def parse_box(text: str, side: int) -> Box:
-    """TOP,LEFT,HEIGHT,WIDTH inside images of that side; empty: the lower half, less an eighth of
+def parse_box(text: str, height: int, width: int) -> Box:
+    """TOP,LEFT,HEIGHT,WIDTH inside images of that size; empty: the lower half, less an eighth of
     the width on both sides.
 
     Raises:
@@ -140,12 +145,12 @@ def parse_box(text: str, side: int) -> Box:
     from maskgit.sampling.editing import Box
 
     if not text:
-        return Box(side // 2, side // 8, side // 2, side - 2 * (side // 8))
+        return Box(height // 2, width // 8, height // 2, width - 2 * (width // 8))
     words = [word.strip() for word in text.split(",")]
     if len(words) != 4 or not all(word.isascii() and word.isdigit() for word in words):
         raise UsageError(f"--box {text}: expected TOP,LEFT,HEIGHT,WIDTH in pixels")
     box = Box(*map(int, words))
-    box.check(side, side)
+    box.check(height, width)
     return box
 
 

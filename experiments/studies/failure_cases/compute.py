@@ -137,7 +137,7 @@ def _boundary(worker: Worker, cell: dict[str, Any]) -> tuple[dict, dict, dict]:
     means = {"gradient": ours.mean(), "real_gradient": theirs.mean()}
     means["ratio"] = means["gradient"] / means["real_gradient"]
     arrays = {"images": pictures[worst], "inputs": inputs[worst], "ids": ids[worst]}
-    mask = TASKS[task["task"]](worker.preset.image_size)
+    mask = TASKS[task["task"]](*worker.preset.size)
     return means, {}, {**arrays, "gains": gains[worst], "mask": mask}
 
 

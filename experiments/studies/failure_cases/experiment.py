@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from experiments.engine.cells import Build
 from experiments.engine.options import ClassifierOptions, FillingOptions, RunOptions, StageOptions
+from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.sampler.samplers import sampling
-from maskgit.presets import load_preset
 
 NAME = "failure_cases"
 IMAGES, QUICK_IMAGES = 2000, 100
@@ -36,7 +36,7 @@ def build(options: Options) -> Build:
     """The cells of samples, real images, reconstructions and of each direction's boundary."""
     from maskgit.sampling.editing import DIRECTIONS
 
-    preset, seeds = load_preset(options.preset), options.seed_list()
+    preset, seeds = chosen_preset(options), options.seed_list()
     classifier = options.classifier_name(preset)
     resources = find_resources(NAME, options, ["maskgit"], features=[classifier], held_out=True)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)

@@ -35,7 +35,7 @@ SHOWN = 4  # pictures kept: the first image of as many classes, if they are amon
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """cell has factor (of the image's width), num_images, shown, seed, steps, start, overlap."""
-    side, token = worker.preset.image_size, worker.tokenizer.config.downsampling
+    side, token = worker.preset.size[1], worker.tokenizer.config.downsampling
     total: np.ndarray = np.zeros(cell["factor"] * side)
     shown: dict[int, np.ndarray] = {}
     count, left = 0, 0

@@ -8,10 +8,10 @@ from typing import Any
 from experiments.engine.cells import Build
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import FillingOptions
+from experiments.own import chosen_preset, usual_classes
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from maskgit.common.errors import UsageError
-from maskgit.presets import load_preset
 
 NAME = "panorama"
 IMAGES, QUICK_IMAGES = 500, 50
@@ -38,13 +38,14 @@ class Options(FillingOptions):
 def build(options: Options) -> Build:
     """One cell for each width and seed."""
     factors = parse_integers(options.factors, "--factors", 2, 16)
-    preset = load_preset(options.preset)
+    preset = chosen_preset(options)
     window = preset.grid[1]
     if not 1 <= round(options.overlap * window) < window:
         raise UsageError(f"--overlap {options.overlap}: expected a share between 0 and 1")
     resources = find_resources(NAME, options, ["maskgit"], held_out=True)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
-    shown = resources.held_out.first_of_classes(preset, "--classes", options.classes)
+    classes = usual_classes(options, "classes", resources.held_out.present())
+    shown = resources.held_out.first_of_classes(preset, "--classes", classes)
     shared: dict[str, Any] = {"num_images": count, "shown": shown, "steps": options.T}
     shared |= {name: getattr(options, name) for name in ("start", "overlap", "precision")}
     tasks = [

@@ -9,11 +9,11 @@ from typing import Any
 from experiments.engine.cells import Build
 from experiments.engine.keys import MISSING
 from experiments.engine.options import FeatureWeightsOptions, FillingOptions
+from experiments.own import chosen_preset, usual_classes
 from experiments.sampler.building import make_build
 from experiments.sampler.held_out import find_held_out
 from experiments.sampler.resources import find_resources
 from maskgit.common.errors import UsageError
-from maskgit.presets import load_preset
 
 NAME = "reconstruction"
 IMAGES, QUICK_IMAGES = 200, 32
@@ -50,7 +50,7 @@ def build(options: Options) -> Build:
     """A curve's cell for each ratio and seed, and a median's for each of the figure's ratios."""
     from experiments.studies.tokenizer import lpips_sha256, tokenizer_tasks
 
-    ratios, preset = parse_ratios(options.ratios), load_preset(options.preset)
+    ratios, preset = parse_ratios(options.ratios), chosen_preset(options)
     samplers = [] if options.tokenizer_only else ["maskgit"]
     features = options.features or preset.features
     resources = find_resources(NAME, options, samplers, features=[features], held_out=True)
@@ -61,7 +61,8 @@ def build(options: Options) -> Build:
     if options.tokenizer_only:
         told = {"num_images": len(every), "masks": 0, "steps": 0}
         return make_build(resources, options, alone, {**told, "tokenizer_images": len(every)})
-    numbers = resources.held_out.first_of_classes(preset, "--classes", options.classes)
+    classes = usual_classes(options, "classes", resources.held_out.present())
+    numbers = resources.held_out.first_of_classes(preset, "--classes", classes)
     count = options.image_count(resources.held_out, IMAGES, QUICK_IMAGES)
     masks = min(QUICK_MASKS, options.masks) if options.quick else options.masks
     samples = min(QUICK_SAMPLES, options.samples) if options.quick else options.samples

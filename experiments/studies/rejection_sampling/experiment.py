@@ -8,11 +8,11 @@ from typing import ClassVar
 from eval.rejection import check_rate, get_classifier
 from experiments.engine.cells import Build
 from experiments.engine.options import ClassifierOptions
+from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
 from experiments.studies.tables import TableOptions, sample_count
 from maskgit.common.errors import UsageError
-from maskgit.presets import load_preset
 
 NAME = "rejection_sampling"
 
@@ -36,7 +36,7 @@ class Options(TableOptions, ClassifierOptions):
 def build(options: Options) -> Build:
     """One cell for each seed."""
     rates = parse_rates(options.rates)
-    preset = load_preset(options.preset)
+    preset = chosen_preset(options)
     count, T = sample_count(preset, options), options.T or preset.table_steps[0]
     features = options.features or preset.features
     name = options.classifier_name(preset)

@@ -43,20 +43,20 @@ def photos():
     ],
 )
 def test_the_share_of_the_image_that_each_task_hides(task, share):
-    assert TASKS[task](32).mean() == pytest.approx(share)
+    assert TASKS[task](32, 32).mean() == pytest.approx(share)
 
 
 def test_sides_are_where_their_names_say():
-    assert TASKS["outpaint-right"](32)[:, 16:].all()
-    assert TASKS["outpaint-bottom"](32)[16:].all()
-    assert not TASKS["strip"](32)[:, 12:20].any()
-    assert TASKS["strip"](32)[:, :12].all()
-    assert not TASKS["surround-50"](32)[8:24, 8:24].any()
+    assert TASKS["outpaint-right"](32, 32)[:, 16:].all()
+    assert TASKS["outpaint-bottom"](32, 32)[16:].all()
+    assert not TASKS["strip"](32, 32)[:, 12:20].any()
+    assert TASKS["strip"](32, 32)[:, :12].all()
+    assert not TASKS["surround-50"](32, 32)[8:24, 8:24].any()
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_mean_fill_is_the_mean_of_the_known_pixels(task, photos):
-    images, mask = photos[0], TASKS[task](32)
+    images, mask = photos[0], TASKS[task](32, 32)
     expected = images.astype(np.float64)
     for i in range(len(images)):
         expected[i, mask, 0] = images[i, ~mask, 0].astype(np.float64).mean()
@@ -70,7 +70,7 @@ def test_hidden_pixels_do_not_reach_a_filling_and_far_pixels_stay(method, worker
     from maskgit.sampling.editing import blend_weights, latent_mask
 
     images, labels = photos
-    mask = TASKS["outpaint-bottom"](32)
+    mask = TASKS["outpaint-bottom"](32, 32)
     cell = {"task": "outpaint-bottom", "method": method, **SAMPLED}
     filled = filling.fill(worker, cell, images, labels, np.arange(3))
     other = images.copy()
@@ -97,7 +97,7 @@ def test_a_biharmonic_filling_continues_a_ramp():
     pytest.importorskip("skimage")
     y, x = np.mgrid[0:32, 0:32]
     ramps = np.stack([4 * x + 2 * y, 200 - 5 * x + y]).astype(np.uint8)[..., None]
-    holed, mask = ramps.copy(), TASKS["inpaint-center"](32)
+    holed, mask = ramps.copy(), TASKS["inpaint-center"](32, 32)
     holed[:, mask] = 0
     np.testing.assert_array_equal(filling.biharmonic_fill(holed, mask), ramps)
 
@@ -108,7 +108,7 @@ def test_without_scikit_image_the_baseline_says_what_to_install(monkeypatch, pho
     with pytest.raises(
         UsageError, match=r"scikit-image is not installed: pip install .*inpainting"
     ):
-        filling.biharmonic_fill(photos[0], TASKS["strip"](32))
+        filling.biharmonic_fill(photos[0], TASKS["strip"](32, 32))
 
 
 def test_softmax_against_scipy():
