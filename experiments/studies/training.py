@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from experiments.engine.grid import parse_names
 from experiments.engine.keys import digest
 from experiments.engine.store.lease import Leases
 from experiments.own import with_measures
+from experiments.studies import references
 from maskgit.common.device import available_cores
 from maskgit.common.errors import Unavailable, UsageError
 from maskgit.common.files import read_json, sha256_of, write_json
@@ -156,8 +158,6 @@ def _stages(
         train_tokenizer(preset, checkpoints(run_dir), options.data, tokenizer, typed)
 
     def make_tokens(run_dir: Path) -> None:
-        import shutil
-
         from maskgit.training.tokenize import TokenizeOptions, tokenize
 
         shutil.rmtree(tokens, ignore_errors=True)  # of another tokenizer, or of other images
@@ -181,10 +181,11 @@ def _stages(
         train_autoregressive(preset, checkpoints(run_dir), inputs(), out / "autoregressive", typed)
 
     def make_reference(run_dir: Path) -> None:
-        from experiments.studies.references import build
-
         try:
-            print(build(preset, options.data, preset.features, None, None, "auto"), file=sys.stderr)
+            print(
+                references.build(preset, options.data, preset.features, None, None, "auto"),
+                file=sys.stderr,
+            )
         except Unavailable as error:
             print(f"no reference: {error}", file=sys.stderr)
 

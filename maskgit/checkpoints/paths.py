@@ -7,7 +7,7 @@ from pathlib import Path
 from maskgit.common.errors import UsageError
 from maskgit.common.files import cache_folder
 from maskgit.common.records import check_size
-from maskgit.presets import Preset
+from maskgit.presets import NAMES, Preset
 
 ZOO = Path(__file__).parents[1] / "zoo"
 OFFICIAL_URL = "https://storage.googleapis.com/maskgit-public/checkpoints"
@@ -69,6 +69,8 @@ def model_path(preset: Preset, name: str, weights: Path | None = None) -> Path:
 
 def _how_to_get(preset: Preset, name: str, role: str) -> str:
     """What a user can do about weights that are not there."""
+    if preset.name not in NAMES:
+        return "`python experiments/train.py --preset FILE.toml` trains it"
     train = f"train it with `python -m maskgit.training {role} --preset {preset.name}`"
     if role not in preset.official:
         return train

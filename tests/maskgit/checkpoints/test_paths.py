@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -87,8 +88,23 @@ def test_missing_weights_say_where_they_were_looked_for(cache, preset, name, sai
     start = f"--weights {folder}: " if given else f"--preset {preset.name}: "
     assert message.startswith(start)
     assert "\n" not in message
-    for part in [str(folder), *said]:
+    # What was never released can only have been trained here.
+    looked = folder if given or preset.official else preset.weights_folder
+    for part in [str(looked), *said]:
         assert part in message
+
+
+def test_networks_that_were_trained_here_are_found_where_training_puts_them(
+    cache, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    own = replace(IMAGENET, name="shapes", official={})
+    for preset in (own, IMAGENET):
+        folder = preset.weights_folder / "transformer-cosine"
+        folder.mkdir(parents=True)
+        assert model_path(preset, "transformer-cosine") == folder
+    with pytest.raises(UsageError, match=r"experiments/train\.py --preset FILE\.toml"):
+        model_path(own, "tokenizer")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

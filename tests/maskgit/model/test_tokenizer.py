@@ -122,7 +122,18 @@ def test_discriminator_separates_two_easy_sets():
     assert float(net(real).min()) > float(net(fake).max())
 
 
-@pytest.mark.parametrize("size", [0, 2, 12, -4])
-def test_discriminator_sizes_that_do_not_halve_are_refused(size):
-    with pytest.raises(UsageError, match="power of two"):
+@pytest.mark.parametrize("size", [0, 2, -4, (64, 3)])
+def test_discriminator_refuses_less_than_four_pixels(size):
+    with pytest.raises(UsageError, match="expected at least 4 pixels"):
         Discriminator(1, size)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (28, 28), (96, 96), (192, 224)])
+def test_discriminator_takes_other_sizes_than_powers_of_two(size):
+    net = Discriminator(3, size, width=2, max_width=4)
+    images = torch.rand(2, 3, *size, requires_grad=True)
+    logits = net(images)
+    assert logits.shape == (2, 1)
+    (gradient,) = torch.autograd.grad(logits.sum(), images)
+    assert (gradient[:, :, -1] != 0).any()  # what is rounded off is less than all
+    assert Discriminator(3, 256).dense.in_features == 16 * 512
