@@ -15,6 +15,7 @@ epoch, number of the image): not from the worker that decodes it, the process, o
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,11 +125,10 @@ class Cropped:
     def settings(self) -> dict[str, Any]:
         """See maskgit.data.source.ImageSource."""
         augmentation = self.augmentation
+        plain = json.loads(json.dumps(asdict(augmentation)))  # lists, as they are read back
         return {
-            "augmentation": {**asdict(augmentation), "scale": list(augmentation.scale)}
-            if augmentation.varies
-            else "center",
-            "size": augmentation.size,
+            "augmentation": plain if augmentation.varies else "center",
+            "size": plain["size"],
             "seed": self.seed,
             "classes": self.classes,
             "files_sha256": self.identity(),

@@ -21,8 +21,8 @@ class DataSet:
     """One kind of data.
 
     Attributes:
-        open_split: called as (preset, data, split, size=, seed=) with the folder of --data or None
-            and a split of SPLITS.
+        open_split: called as (preset, data, split, size=, seed=) with the folder of
+            --data or None, a split of SPLITS, and a size: pixels a side, or height and width.
         about: called as (images, crops or None); returns what a model card says of the data.
         is_here: called as (data, split); whether the split is on this machine, without a download.
         padding: black pixels that each side of an image gets before the tokenizer sees it.
@@ -94,6 +94,7 @@ def open_split(
         raise UsageError(f"--split {split}: expected {' or '.join(SPLITS)}")
     if not augment and preset.augments:
         preset = replace(preset, crop="center", crop_scale=(1.0, 1.0), flip=False)
-    return data_set(preset).open_split(
-        preset, data or preset.path, split, size=size or preset.size, seed=seed
-    )
+    size = size or preset.size
+    if not isinstance(size, int) and size[0] == size[1]:
+        size = size[0]  # a square is told by one number, in the settings of tokens too
+    return data_set(preset).open_split(preset, data or preset.path, split, size=size, seed=seed)

@@ -68,6 +68,7 @@ def compare(
         old = [r for r in before if r["cell"]["experiment"] == experiment]
         new = [r for r in after if r["cell"]["experiment"] == experiment]
         names = {n for r in old for n in r["cell"]} & {n for r in new for n in r["cell"]}
+        names -= {"preset"}  # its name before, what stands for its content since
         partners: dict[str, list[dict[str, Any]]] = {}
         for result in new:
             partners.setdefault(settings(result["cell"], names), []).append(result)

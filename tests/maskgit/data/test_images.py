@@ -307,3 +307,11 @@ def test_torchvision_by_name(tmp_path, monkeypatch):
     assert train.batch(np.arange(3), 0).shape == (3, 32, 32, 3)
     with pytest.raises(UsageError, match=r"torchvision:CIFAR1: .*no such data set"):
         open_split(preset(10), "torchvision:CIFAR1", "train")
+
+
+def test_a_square_is_told_by_one_number(tmp_path):
+    """Tokens that were made before images could be otherwise say so in their settings."""
+    data = write(tmp_path / "d", 4)
+    assert open_split(preset(2), data, "train").settings()["size"] == 16
+    wide = open_split(preset(2, image_width=24), data, "train")
+    assert wide.settings()["size"] == [16, 24]
