@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,14 @@ IN_MEMORY = 2 * 2**30  # bytes of pixels
 MAX_CLASSES = 100_000  # larger labels are mistakes, and the last layer would not fit
 CROP, RESIZE = 224, 256  # of ImageNet's protocol
 ORDER, AUGMENTATION = 0, 1  # streams of random numbers
+
+
+class Images(Protocol):
+    """Images uint8 (H, W, C) by index; picklable, as several processes read them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
 class FileImages:
@@ -64,7 +72,7 @@ class Labelled:
     """
 
     name: str
-    images: Sequence[np.ndarray] | np.ndarray | FileImages
+    images: Images | Sequence[np.ndarray] | np.ndarray
     rows: np.ndarray
     labels: np.ndarray
     class_names: list[str] | None
@@ -79,7 +87,7 @@ class Labelled:
     @property
     def in_memory(self) -> bool:
         """Whether all images are in memory, so that no file is read for one."""
-        return not isinstance(self.images, FileImages)
+        return isinstance(self.images, np.ndarray | list)
 
     def counts(self, num_classes: int) -> np.ndarray:
         """Images of each class, int64 (num_classes,)."""

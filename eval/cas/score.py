@@ -10,6 +10,7 @@ all samples that have as many images of each class.
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,6 +111,8 @@ def classification_accuracy(
     for name, data in trained.items():
         in_files = not (data.in_memory and validation.in_memory)
         loading = (in_files and os.cpu_count()) or 0 if workers is None else workers
+        if multiprocessing.current_process().daemon:  # such a process may not start others
+            loading = 0
         runs = [
             Training(
                 name, data, sets["validation"], num_classes, shape, recipe, seed, folder=out,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from eval.cas.recipe import RECIPES
 from experiments.engine.grid import parse_integers
 from experiments.engine.options import (
     DataOptions,
@@ -43,6 +44,9 @@ class CasOptions(TableOptions, DataOptions):
     cas_samples: int | None = None
     """Images the classifier of CAS is trained on; 0 leaves CAS out. Default: the preset's (with
     --quick a tenth)."""
+    cas_recipe: str = "auto"
+    """How that classifier is trained: short (16 epochs), long (90, as ResNet-50 usually is),
+    embedded (small images on two cores), or auto, which is embedded or short by the size."""
     cas_epochs: int = 0
     """Epochs of that training. Default (0): the recipe's (with --quick 4)."""
     cas_seeds: str = "0"
@@ -51,6 +55,7 @@ class CasOptions(TableOptions, DataOptions):
     def check(self) -> None:
         super().check()
         self.at_least(0, "cas_samples", "cas_epochs")
+        self.one_of("cas_recipe", ("auto", *RECIPES))
 
 
 def sample_count(preset: Preset, options: TableOptions) -> int:

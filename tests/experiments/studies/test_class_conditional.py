@@ -1,10 +1,12 @@
 """Table 1: values are the sampler's own, pools share their samples, CAS follows the classes."""
 
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from experiments.sampler.held_out import find_held_out
 from experiments.sampler.samplers import sampling
 from experiments.studies import cas
 from experiments.studies.class_conditional.experiment import Options
@@ -25,7 +27,8 @@ def test_both_samplers_are_measured_as_a_sweep_measures(weights, tmp_path):
     plain = tmp_path / "ablate_schedule"
     sweep = ("--T", 2, "--schedules", "cosine", "--metrics", "fid,is,precision,recall")
     assert call("ablate_schedule", *shared, *sweep, out=plain, weights=folder) == 0
-    found = {r["cell"].get("sampler", "real"): r for r in results(out)}
+    made = [r for r in results(out) if r["cell"]["part"] != "tokenizer"]
+    found = {r["cell"].get("sampler", "real"): r for r in made}
     theirs = results(plain)[0]
     for metric in ("fid", "is", "precision", "recall"):
         assert value(found["maskgit"], metric) == value(theirs, metric)
@@ -65,16 +68,70 @@ def test_too_few_images_for_a_batch_are_refused(weights, tmp_path):
         call("class_conditional", "--cas-samples", 20, out=tmp_path / "run", weights=weights)
 
 
-def test_generated_images_follow_the_classes_of_the_real_ones():
+def test_generated_images_follow_the_classes_of_the_real_ones(tmp_path, monkeypatch):
     tokens = np.arange(40)[:, None]
+    made = []
+
+    def decode(found, backend):
+        made.append(len(found))
+        return [found.reshape(-1, 1, 1, 1).astype(np.uint8)]
+
     worker = SimpleNamespace(
         tokens=lambda settings, count: tokens[:count],
-        images=lambda found, backend: found.reshape(-1, 1, 1, 1),
+        images=lambda found, backend: found.reshape(-1, 1, 1, 1).astype(np.uint8),
+        decode=decode,
+        run=tmp_path,
+        resources=SimpleNamespace(
+            stage_keys=lambda settings: SimpleNamespace(tokens="t" * 64),
+            networks={"tokenizer": SimpleNamespace(identity=["sha", 1])},
+            code="code",
+        ),
     )
     settings = sampling(load_preset("embedded"), steps=2, seed=0, num_samples=4)
-    images, labels = cas.generated(worker, settings, np.array([3, 1, 4, 2]))
-    assert np.bincount(labels).tolist() == [3, 1, 4, 2]
-    assert (images.ravel() % 4 == labels).all()
+    found = cas.generated(worker, settings, np.array([3, 1, 4, 2]))
+    assert found.in_memory
+    assert np.bincount(found.labels).tolist() == [3, 1, 4, 2]
+    assert [int(found[i].item()) % 4 for i in range(10)] == found.labels.tolist()
+    assert made == []
+    # Beyond the memory the same images are read from files, which a stopped run goes on with.
+    monkeypatch.setattr(cas, "IN_MEMORY", 5)
+    monkeypatch.setattr(cas, "SHARD", 4)
+    streamed = cas.generated(worker, settings, np.array([3, 1, 4, 2]))
+    assert not streamed.in_memory
+    assert made == [4, 4, 2]
+    (lost,) = tmp_path.glob("cas/images-*/00001.zip")
+    lost.unlink()
+    streamed = pickle.loads(pickle.dumps(cas.generated(worker, settings, np.array([3, 1, 4, 2]))))
+    assert made == [4, 4, 2, 4]
+    assert [streamed[i].tolist() for i in range(10)] == [found[i].tolist() for i in range(10)]
+    assert streamed.labels.tolist() == found.labels.tolist()
+
+
+def test_real_images_beyond_the_memory_are_read_as_they_are_needed(monkeypatch):
+    selection = find_held_out(load_preset("embedded"), None, 30)
+    ids = np.array([3, 20, 7])
+    whole = cas.selected(selection, ids)
+    monkeypatch.setattr(cas, "IN_MEMORY", 1000)
+    streamed = pickle.loads(pickle.dumps(cas.selected(selection, ids)))
+    assert whole.in_memory
+    assert not streamed.in_memory
+    assert streamed.labels.tolist() == whole.labels.tolist()
+    assert all(np.array_equal(streamed[i], whole[i]) for i in range(3))
+
+
+def test_the_recipe_is_asked_for_and_real_images_are_trained_on_once(weights):
+    from experiments.studies.class_conditional.experiment import Options, build
+
+    cells = [
+        task.cell
+        for recipe in ("auto", "long")
+        for task in build(Options(weights=weights, T="1,2", cas_recipe=recipe)).tasks
+        if task.cell["part"] == "cas"
+    ]
+    assert [cell["recipe"] for cell in cells] == ["auto"] * 3 + ["long"] * 3
+    assert [cell["sampler"] for cell in cells].count("real") == 2  # one a recipe, for all rows
+    with pytest.raises(UsageError, match="--cas-recipe brief: expected one of auto, "):
+        Options(cas_recipe="brief").check()
 
 
 @pytest.mark.slow
