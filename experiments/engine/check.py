@@ -24,7 +24,7 @@ from typing import Any
 
 from experiments.engine.cells import Task
 from experiments.engine.store.lease import Leases, read_lease
-from experiments.engine.store.stages import Stages
+from experiments.engine.store.stages import ENDS, Stages
 from experiments.engine.store.store import Store
 from maskgit.common.cli import ArgumentParser, exit_code
 from maskgit.common.errors import UsageError
@@ -39,8 +39,8 @@ IN_RUN = {"grid.json", "journal.jsonl", "cells", "stages", "slurm", "report", "q
 IN_ALL = {"stages", "cas", "report", "not_run", "quarantine"}  # of reproduce.py, beside the runs
 IN_CELL = {"result.json", "samples.npz", "timing.json", "failure.json", "lease", "rejected.json"}
 TEMPORARY = (".tmp-", ".lease-", ".report.")  # the last beside a report that is being built
-STAGES = {"tokens": ".npy", "features": ".npz", "likelihood": ".json"}
 _KEY = re.compile(r"[0-9a-f]{64}")
+_STAGE = re.compile(r"[0-9a-f]{64}(/\d{5,})?|reference-[a-z0-9-]+")  # a file's, or a block's
 
 
 @dataclass(frozen=True)
@@ -218,11 +218,10 @@ def _beside_cells(run: Path, ours: set[str]) -> Iterator[Finding]:
 def _stage(run: Path, path: Path) -> Iterator[Finding]:
     parts = path.relative_to(run / "stages").parts
     kind = parts[0]
-    if path.is_dir() and kind in STAGES:
+    if path.is_dir() and kind in ENDS and (len(parts) == 1 or _KEY.fullmatch(parts[1])):
         return
-    known = path.suffix in (STAGES.get(kind), ".lease")
-    in_parts = path.parent.suffix == ".parts" and kind == "tokens"
-    if not known or not (_KEY.fullmatch(parts[-1].partition(".")[0]) or in_parts):
+    known = path.suffix in (ENDS.get(kind), ".lease")
+    if not known or not _STAGE.fullmatch("/".join(parts[1:]).partition(".")[0]):
         yield from _not_ours(run, path)
     elif path.suffix != ".lease" and Stages(run).read(path) is None:
         reason = "does not match its checksum (edited, damaged or made for another key)"

@@ -13,7 +13,6 @@ import numpy as np
 from experiments.engine.cells import Sampling, Task
 from experiments.engine.options import SamplingOptions
 from experiments.engine.run.progress import clock
-from experiments.engine.store.stages import Stages
 from experiments.sampler.imaging import chunk_size
 from experiments.sampler.resources import Resources
 from experiments.sampler.worker import Worker
@@ -30,7 +29,7 @@ def estimate_lines(
     """What --dry-run says of tasks that are not done."""
     folder = options.stages_folder(resources.experiment)
     worker = Worker(resources, folder, options.batch_size, options.device)
-    count = forwards(tasks, resources, Stages(folder))
+    count = forwards(tasks, worker)
     seconds = seconds_of(tasks, worker, workers) if tasks else 0.0
     return [
         f"{count} transformer forwards (images x iterations)",
@@ -38,18 +37,14 @@ def estimate_lines(
     ]
 
 
-def forwards(tasks: Sequence[Task], resources: Resources, stages: Stages) -> int:
-    """Forwards of the transformer, one per image and iteration, for cells without kept tokens.
+def forwards(tasks: Sequence[Task], worker: Worker) -> int:
+    """Forwards of the transformer, one per image and iteration, for samples without kept tokens.
 
     An upper bound: the first iteration is shared within a class, and images with one token left
     skip ahead.
     """
     cells = [Sampling.of(task.cell) for task in tasks]
-    return sum(
-        cell.num_samples * cell.steps
-        for cell in cells
-        if not stages.has("tokens", resources.stage_keys(cell).tokens)
-    )
+    return sum(worker.token_blocks(cell).missing() * cell.steps for cell in cells)
 
 
 def _once(worker: Worker, cell: Sampling, features: str, measured: int) -> tuple[float, float]:
@@ -79,10 +74,10 @@ def seconds_of(tasks: Sequence[Task], worker: Worker, workers: int) -> float:
 
     One image of a cheap cell is run to load and warm everything, then the median cell on more and
     more images for a second or a few; the last round counts, as small batches are slow. The
-    time of the samples is taken as proportional to images x iterations, the rest as proportional to
-    images; a likelihood is one forward per held-out image, and encoding those images is taken to
-    cost what decoding and measuring samples does. The start of the processes and loading come on
-    top.
+    time of the samples is taken as proportional to the forwards that are left, the rest as
+    proportional to images; a likelihood is one forward per held-out image, and encoding those
+    images is taken to cost what decoding and measuring samples does. The start of the processes and
+    loading come on top.
     """
     worker.start(0, max(1, workers))
     by_cost = sorted(tasks, key=lambda task: task.cell["steps"])
@@ -101,9 +96,8 @@ def seconds_of(tasks: Sequence[Task], worker: Worker, workers: int) -> float:
         images = min(4 * images, most)
     per_forward = sampling / (images * cell.steps)
     per_image = measuring / measured
-    total = sum(
-        task.cell["num_samples"] * (task.cell["steps"] * per_forward + per_image) for task in tasks
-    )
+    total = forwards(tasks, worker) * per_forward
+    total += sum(task.cell["num_samples"] * per_image for task in tasks)
     total += _likelihood_seconds(tasks, worker, per_forward, per_image)
     # Workers that share a GPU share its time, and what they gain by that was not measured.
     return total / max(1, min(workers, len(tasks), gpu_count(worker.asked_device) or workers))
@@ -115,7 +109,6 @@ def _likelihood_seconds(
     if "nll" not in worker.resources.metrics:
         return 0.0
     keys = {worker.resources.stage_keys(Sampling.of(task.cell)).likelihood for task in tasks}
-    stages = Stages(worker.run)
-    missing = sum(not stages.has("likelihood", key) for key in keys - {""})
+    missing = sum(not worker.stages.has("likelihood", key) for key in keys - {""})
     images = len(worker.resources.held_out)
     return images * (missing * per_forward + (missing > 0) * per_image)

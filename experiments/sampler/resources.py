@@ -157,6 +157,7 @@ class Resources:
             sampler=settings.sampler,
             network=network.identity,
             classes=self.preset.num_classes,
+            block=self.preset.block,
             code=sampler.code[settings.backend].fingerprint,
             settings={name: values[name] for name in sampler.settings},
             forwards={name: values[name] for name in usual if values[name] != usual[name]},

@@ -61,7 +61,8 @@ class Sampler:
     Attributes:
         role: kind of its network, see `networks.Network`.
         per_schedule: whether each mask schedule has a network of its own.
-        settings: what its tokens depend on beside the network.
+        settings: what its tokens depend on beside the network. Not how many samples: sample i is
+            the same in every number of them.
         code: backend -> the module with `load` and `draw`.
         fixed: values of the settings that mean nothing to it.
         step_per_token: whether it takes a step for each token, whatever T is.
@@ -86,7 +87,7 @@ SAMPLERS = {
         role="transformer",
         per_schedule=True,
         settings=(
-            *("schedule", "steps", "seed", "num_samples"),
+            *("schedule", "steps", "seed"),
             *("choice_temperature", "sampling_temperature"),
         ),
         code={
@@ -110,7 +111,7 @@ SAMPLERS = {
     "autoregressive": Sampler(
         role="autoregressive",
         per_schedule=False,
-        settings=("seed", "num_samples", "sampling_temperature"),
+        settings=("seed", "sampling_temperature"),
         code={
             "torch": Code(
                 "experiments.sampler.sampling_autoregressive",

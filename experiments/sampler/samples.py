@@ -1,10 +1,9 @@
-"""Which class a sample has, which samples are drawn together, and which are kept as pictures."""
+"""Which class a sample has, and which samples are kept as pictures."""
 
 from __future__ import annotations
 
 import numpy as np
 
-PART = 1000  # samples whose tokens are drawn and kept at a time
 SHOWN = 20  # about so many pictures of a cell
 SHOWN_CLASSES = 10  # of at most so many classes
 
@@ -12,16 +11,6 @@ SHOWN_CLASSES = 10  # of at most so many classes
 def labels_of(count: int, num_classes: int) -> np.ndarray:
     """Class of each of `count` samples, int64 (count,): sample i is of class i % num_classes."""
     return np.arange(count, dtype=np.int64) % num_classes
-
-
-def sample_parts(count: int, num_classes: int, size: int = 0) -> list[np.ndarray]:
-    """The numbers of `count` samples in parts of `size` (0: PART), int64; the last has the rest.
-
-    All samples of a class stand together, as they share its first forward.
-    """
-    size = size or PART
-    by_class = np.argsort(labels_of(count, num_classes), kind="stable")
-    return np.split(by_class, range(size, count, size))
 
 
 def shown_samples(count: int, num_classes: int) -> np.ndarray:

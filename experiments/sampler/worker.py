@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,15 @@ from eval.features.registry import Features
 from eval.metrics.metric import Entry, PreparedReference, Settings
 from eval.metrics.registry import METRICS, measure
 from experiments.engine.cells import Outcome, Sampling, Task, plain_reason
-from experiments.engine.keys import digest, stage_key
+from experiments.engine.keys import digest
+from experiments.engine.store.blocks import Blocks
 from experiments.engine.store.stages import Stages
 from experiments.sampler import imaging, likelihood
 from experiments.sampler.feature_networks import class_columns
 from experiments.sampler.networks import trim_memory
 from experiments.sampler.resources import Resources
 from experiments.sampler.samplers import IMAGING, SAMPLERS, sampling
-from experiments.sampler.samples import labels_of, sample_parts, shown_samples
+from experiments.sampler.samples import shown_samples
 from maskgit.common.device import resolve_device, worker_threads
 from maskgit.common.errors import Unavailable
 from maskgit.common.versions import version_of
@@ -75,7 +76,6 @@ class Worker:
         self._threads = worker_threads(workers)
         torch.set_num_threads(self._threads)
         self.device = resolve_device(self.asked_device, worker)
-        self.stages = Stages(self.run)
         self._loaded: dict[str, Any] = {}
         self._networks: dict[str, tuple[str, Any]] = {}
         self._seconds: dict[str, float] = {}
@@ -155,65 +155,77 @@ class Worker:
             network.check(model)
             return model
 
-        return self._once(f"tokenizer {backend}", checked)
+        return self.once(f"tokenizer {backend}", checked)
 
     def extractor(self, features: str) -> Extractor | None:
         """A feature network, or None if its weights are not here."""
         network = self.resources.features[features]
         if network.why_missing:
             return None
-        return self._once(f"extractor {features}", lambda: network.extractor(self.device))
+        return self.once(f"extractor {features}", lambda: network.extractor(self.device))
 
     def reference(self, features: str) -> PreparedReference | None:
         """The reference on a feature network, or None if it is not here."""
         network = self.resources.features[features]
         if network.why_no_reference:
             return None
-        return self._once(f"reference {features}", network.load_reference)
+        return self.once(f"reference {features}", network.load_reference)
 
-    def _once(self, name: str, load: Callable[[], Any]) -> Any:
+    def once(self, name: str, load: Callable[[], Any]) -> Any:
+        """What was loaded under this name, which is loaded at its first use."""
         if name not in self._loaded:
             self._loaded[name] = load()
         return self._loaded[name]
 
     # ---- stages ----------------------------------------------------------------------------------
 
-    def tokens(self, settings: Sampling, count: int = 0) -> np.ndarray:
-        """Tokens uint16 (count, N) of the first samples (0: the cell's num_samples).
+    @cached_property
+    def stages(self) -> Stages:
+        """Where tokens, features and likelihoods are kept."""
+        return Stages(self.run)
 
-        Sample i depends on its seed, i and i's class only, so the samples of a cell are the first
-        ones of any larger pool. Those beyond the cell's num_samples are made and kept in blocks of
-        as many; the first block is the stage that all experiments share.
+    def token_blocks(self, settings: Sampling) -> Blocks:
+        """The tokens of a cell's samples, uint16 (num_samples, N), block by block.
+
+        Sample i depends on its seed, i and i's class only, so all cells that differ in their number
+        of samples, and all experiments, take the first ones of the same pool.
         """
-        block, classes = settings.num_samples, self.preset.num_classes
-        key = self.resources.stage_keys(settings).tokens
-        with self.timed("tokens"):
-            parts = sample_parts(block, classes)
-            if len(parts) == 1:
-                first = self.stages.tokens(key, block, lambda: self.sample(settings))
-            else:
-                first = self.stages.tokens_in_parts(
-                    key, parts, lambda ids: self.sample(settings, ids)
-                )
-            more = [
-                self._more_tokens(settings, key, start, min(block, count - start))
-                for start in range(block, count, block)
-            ]
-        return np.concatenate([first, *more])[: count or block]
 
-    def _more_tokens(self, settings: Sampling, first: str, start: int, size: int) -> np.ndarray:
-        """Tokens of the samples from `start` on, beyond those of the cell whose key is `first`."""
-        wider = replace(settings, num_samples=start + size)
-        return self.stages.tokens_in_parts(
-            stage_key("more-tokens", first=first, start=start, size=size),
-            sample_parts(size, self.preset.num_classes),
-            lambda ids: self.sample(wider, ids + start),
-        )
+        def make(ids: np.ndarray) -> np.ndarray:
+            with self.timed("tokens"):
+                return self.sample(settings, ids)
+
+        key = self.resources.stage_keys(settings).tokens
+        size = self.preset.block
+        return Blocks(self.stages, "tokens", key, settings.num_samples, size, make)
+
+    def blocks_of(
+        self, settings: Sampling, key: str, make: Callable[[np.ndarray, np.ndarray], Any]
+    ) -> Blocks:
+        """What is computed from each block of a cell's samples, and kept among the features.
+
+        key: of the content. make: (tokens (n, N), their numbers (n,)) -> named arrays, a row each.
+        """
+        tokens = self.token_blocks(settings)
+
+        def rows(ids: np.ndarray) -> Any:
+            drawn = tokens.of(ids)
+            with self.timed("features"):
+                return make(drawn, ids)
+
+        return Blocks(self.stages, "features", key, settings.num_samples, tokens.size, rows)
+
+    def tokens(self, settings: Sampling, count: int = 0) -> np.ndarray:
+        """Tokens uint16 (count, N) of the first samples (0: the cell's num_samples)."""
+        found: np.ndarray = self.token_blocks(
+            replace(settings, num_samples=count or settings.num_samples)
+        ).read()
+        return found
 
     def sample(self, settings: Sampling, ids: np.ndarray | None = None) -> np.ndarray:
         """Tokens uint16 (n, N) of a cell's samples, or of those with numbers `ids`, sampled now."""
         ids = np.arange(settings.num_samples) if ids is None else ids
-        labels = labels_of(settings.num_samples, self.preset.num_classes)[ids]
+        labels = ids % self.preset.num_classes
         tokens = self.draw(settings, labels, sample_ids=ids, batch_size=self.batch_size)
         if isinstance(tokens, torch.Tensor):
             tokens = tokens.cpu()
@@ -233,36 +245,40 @@ class Worker:
         """Images uint8 (n, H, W, C) of tokens (n, N), all at once: for few of them."""
         return np.concatenate(list(self.decode(tokens, backend)))
 
+    def feature_blocks(
+        self, settings: Sampling, features: str, keep: dict[int, np.ndarray] | None = None
+    ) -> Blocks | None:
+        """Features and logits of a cell's samples, block by block; None if the feature network is
+        not here. keep: see `features`."""
+        extractor = self.extractor(features)
+        if extractor is None:
+            return None
+        wanted = {} if keep is None else keep
+
+        def extract(tokens: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+            def batches() -> Iterator[np.ndarray]:
+                start = int(ids[0])
+                for images in self.decode(tokens, settings.backend):
+                    for i in wanted.keys() & range(start, start + len(images)):
+                        wanted[i] = images[i - start].copy()
+                    start += len(images)
+                    yield images
+
+            return extractor.extract_batches(batches())._asdict()
+
+        key = self.resources.stage_keys(settings, features).features
+        return self.blocks_of(settings, key, extract)
+
     def features(
         self, settings: Sampling, features: str, keep: dict[int, np.ndarray] | None = None
     ) -> Features | None:
         """Features of a cell's samples; None if the feature network is not here.
 
         keep: numbers of samples whose images are wanted; they are put in where they are decoded on
-        the way, which they are not if the features are served from their file.
+        the way, which they are not where the features are served from a file.
         """
-        tokens, extractor = self.tokens(settings), self.extractor(features)
-        if extractor is None:
-            return None
-        wanted = keep if keep is not None else {}
-
-        def batches() -> Iterator[np.ndarray]:
-            start = 0
-            for images in self.decode(tokens, settings.backend):
-                for i in wanted:
-                    if start <= i < start + len(images):
-                        wanted[i] = images[i - start].copy()
-                start += len(images)
-                yield images
-
-        def extract() -> dict[str, np.ndarray]:
-            found = extractor.extract_batches(batches())
-            return {"features": found.features, "logits": found.logits}
-
-        key = self.resources.stage_keys(settings, features).features
-        with self.timed("features"):
-            arrays = self.stages.arrays("features", key, len(tokens), extract)
-        return Features(arrays["features"], arrays["logits"])
+        blocks = self.feature_blocks(settings, features, keep)
+        return None if blocks is None else Features(**blocks.read())
 
     def shown(self, settings: Sampling) -> np.ndarray:
         """Numbers of the samples that a cell keeps as pictures."""
@@ -331,12 +347,13 @@ class Worker:
 
         def make() -> dict[str, Any]:
             # All transformers of a grid share the tokenizer, so the codes are kept too.
-            tokens = self.stages.tokens(
+            tokens = self.stages.kept(
+                "tokens",
                 keys.held_out,
-                len(held_out),
                 lambda: likelihood.encode_images(
                     self.tokenizer, (images for images, _, _ in held_out.numbered())
                 ),
+                len(held_out),
             )
             usual = replace(settings, backend="torch", precision="float32", mode="eager")
             value, masked = likelihood.negative_log_likelihood(
@@ -348,7 +365,7 @@ class Worker:
             return {"value": value, "images": len(held_out), "masked_tokens": masked}
 
         with self.timed("likelihood"):
-            stage = self.stages.value("likelihood", keys.likelihood, make)
+            stage = self.stages.kept("likelihood", keys.likelihood, make)
         return {"id": METRICS["nll"].id(), "value": stage["value"]}
 
 

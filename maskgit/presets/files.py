@@ -72,6 +72,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "min_mask_ratio": (0, 1 - 1e-9),
     "crop_scale": (1e-6, 1),
     "num_samples": (1, 2**31),
+    "block": (1, 2**20),
     "table_samples": (1, 2**31),
     "held_out": (1, 2**31),
     "decoding_steps": (1, 2**20),
@@ -148,6 +149,8 @@ def _merged(text: str, where: str, folder: Path, seen: tuple[str, ...]) -> dict[
             below.get("evaluation", {}).pop(key, None)
     if "class_names" in table.get("data", {}):
         below.get("data", {}).pop("class_list", None)
+    if "num_classes" in table.get("data", {}):
+        below.get("evaluation", {}).pop("block", None)
     if {"data", *_PARTS} & table.keys():
         for key in ("ships", "runs_folder", "official"):
             below.pop(key, None)
@@ -294,6 +297,7 @@ def _preset(table: dict[str, Any], name: str, where: str) -> Preset:
         values["class_names"] = CLASS_LISTS[values["class_list"]]().names
     if not values.get("class_names"):
         values["class_names"] = tuple(f"class {i}" for i in range(values["num_classes"]))
+    values.setdefault("block", -(-100 // values["num_classes"]) * values["num_classes"])
     preset = Preset(**values)
     try:
         _fits(preset)
@@ -310,6 +314,11 @@ def _fits(preset: Preset) -> None:
         raise UsageError(f"data.class_names: {len(preset.class_names)} names of {classes} classes")
     if not preset.conditional and classes != 1:
         raise UsageError(f"data.num_classes = {classes}: expected 1 with conditional = false")
+    if preset.block % classes:
+        raise UsageError(
+            f"evaluation.block = {preset.block}: expected a multiple of the {classes} classes, so "
+            "that every block holds each equally often"
+        )
     for key in ("image_size", "image_width", "tokenizer_image_size"):
         size = getattr(preset, key)
         if size is not None and size % step:

@@ -53,6 +53,9 @@ class Preset:
     reference: str = _of("evaluation", "")
     reference_split: str = _of("evaluation", "train")  # whose images the reference is made of
     num_samples: int = _of("evaluation", 1000)
+    # Samples made, kept and shared together, and what errors of metrics are computed from; in a
+    # file by default the least from 100 on that holds every class equally often.
+    block: int = _of("evaluation", 1000)
     choice_temperature: float = _of("evaluation", 4.5)
     schedules: tuple[str, ...] = _of("evaluation", PAPER_SCHEDULES)
     decoding_steps: int = _of("evaluation", 12)  # T

@@ -29,7 +29,9 @@ def results(folder):
 
 
 def tokens(folder):
-    return {path.name: path.read_bytes() for path in folder.glob("stages/tokens/*.npy")}
+    return {
+        path.parent.name: path.read_bytes() for path in folder.glob("stages/tokens/*/00000.npy")
+    }
 
 
 def report(folder):

@@ -63,9 +63,9 @@ def test_seven_schedules_of_imagenet256_stay_under_six_gigabytes(tmp_path):
 
     found = [json.loads(path.read_text()) for path in out.glob("cells/*/result.json")]
     assert {result["cell"]["schedule"] for result in found} == SCHEDULES
-    drawn = {path.read_bytes() for path in (out / "stages" / "tokens").glob("*.npy")}
+    drawn = {path.read_bytes() for path in (out / "stages" / "tokens").glob("*/*.npy")}
     assert len(drawn) == 7  # each schedule its own samples
-    for path in (out / "stages" / "tokens").glob("*.npy"):
+    for path in (out / "stages" / "tokens").glob("*/*.npy"):
         tokens = np.load(path)
         assert tokens.shape == (1, 256)
         assert tokens.max() < 1024

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from experiments.engine.store.blocks import Blocks
 from experiments.engine.store.stages import Stages
 from tests.faults.abuse import damaged, fault, strange_json
 
@@ -42,6 +43,10 @@ class Kind:
         return self.ask(Stages(folder), key, lambda: self.make(seed))
 
 
+def block(stages, kind, key, make):
+    return Blocks(stages, kind, key, 4, 4, lambda ids: make()).read()
+
+
 def same(first, second):
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
@@ -49,12 +54,15 @@ def same(first, second):
 
 
 KINDS = {
-    "tokens": Kind("tokens", ".npy", tokens, lambda s, key, make: s.tokens(key, 4, make)),
-    "features": Kind(
-        "features", ".npz", features, lambda s, key, make: s.arrays("features", key, 4, make)
+    "tokens": Kind(
+        "tokens", "/00000.npy", tokens, lambda s, key, make: block(s, "tokens", key, make)
     ),
+    "features": Kind(
+        "features", "/00000.npz", features, lambda s, key, make: block(s, "features", key, make)
+    ),
+    "held-out": Kind("tokens", ".npy", tokens, lambda s, key, make: s.kept("tokens", key, make, 4)),
     "likelihood": Kind(
-        "likelihood", ".json", likelihood, lambda s, key, make: s.value("likelihood", key, make)
+        "likelihood", ".json", likelihood, lambda s, key, make: s.kept("likelihood", key, make)
     ),
 }
 
@@ -101,24 +109,16 @@ def test_tokens_of_another_width_are_made_again(tmp_path):
     assert kind.get(tmp_path, FIRST, 1).shape == (4, 16)
 
 
-def test_a_part_of_tokens_is_another_samples(tmp_path):
-    parts = [np.arange(2), np.arange(2, 4)]
+def test_a_block_of_the_same_pool_is_not_taken_for_another(tmp_path):
     made = tokens(1)
-
-    def killed(ids):
-        if ids[0] == 2:
-            raise KeyboardInterrupt
-        return made[ids]
-
-    stages = Stages(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        stages.tokens_in_parts(FIRST, parts, killed)
-    (kept,) = (tmp_path / "stages" / "tokens").glob("*.parts/*.npy")
-    np.save(kept, np.zeros((2, 16), np.uint16))
-    assert same(stages.tokens_in_parts(FIRST, parts, lambda ids: made[ids]), made)
+    blocks = Blocks(Stages(tmp_path), "tokens", FIRST, 4, 2, lambda ids: made[ids])
+    blocks.read()
+    first, second = sorted((tmp_path / "stages/tokens" / FIRST).glob("*.npy"))
+    shutil.copy(second, first)
+    assert same(blocks.read(), made)
 
 
-@pytest.mark.parametrize("name", ["tokens", "features"])
+@pytest.mark.parametrize("name", ["tokens", "features", "held-out"])
 def test_any_damage_of_arrays_is_made_again(tmp_path, name):
     kind = KINDS[name]
     kind.get(tmp_path, FIRST, 1)

@@ -126,6 +126,11 @@ class Lease:
         self.release()
 
 
+def say_waiting(path: Path) -> None:
+    """A line on stderr for whoever wonders why nothing happens."""
+    print(f"waiting for another process, which holds {path}", file=sys.stderr, flush=True)
+
+
 def _is_of(path: Path, identity: str) -> bool:
     """Whether the lease at `path` is that of an owner. One that cannot be read is nobody's."""
     with contextlib.suppress(OSError):
@@ -212,7 +217,7 @@ class Leases:
         began, said = time.monotonic(), False
         while (lease := self.acquire(path)) is None:
             if not said and time.monotonic() - began >= patience:
-                print(f"waiting for another process, which holds {path}", file=sys.stderr)
+                say_waiting(path)
                 said = True
             time.sleep(POLL)
         return lease

@@ -74,8 +74,8 @@ class Store:
             for folder in (self.root / "cells", self.root / "stages"):
                 folder.mkdir(parents=True, exist_ok=True)
             now = _file_time(self.root)
-            _sweep(self.root.glob(".tmp-*"), now)
-            _sweep(self.root.glob("stages/*/.tmp-*"), now)
+            sweep(self.root.glob(".tmp-*"), now)
+            sweep(self.root.glob("stages/*/.tmp-*"), now)
         except (FileExistsError, NotADirectoryError):
             raise UsageError(
                 f"{flag} {self.root}: is a file or lies below one; give a folder"
@@ -188,7 +188,7 @@ class Store:
             make_way(folder / name)
         if leases := list(folder.glob(".lease-*")):
             with contextlib.suppress(OSError):  # a full disk: they stay
-                _sweep(leases, _file_time(folder))
+                sweep(leases, _file_time(folder))
 
     def note(self, event: str, key: str) -> None:
         """Append a line to the journal. A journal that cannot be written stops nothing."""
@@ -208,7 +208,7 @@ def _file_time(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _sweep(files: Iterable[Path], now: float) -> None:
+def sweep(files: Iterable[Path], now: float) -> None:
     """Remove temporary files that killed writers left: an hour-old one is nobody's any more."""
     for file in files:
         with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     samples = worker.features(settings, features, pictures)
     metrics, missing = worker.measure(features, samples)
     images = list(pictures.values())
-    if images[0] is None:  # there is no feature network, or it was served from its file
+    if any(image is None for image in images):  # of blocks that were served from their files
         images = list(worker.images(worker.tokens(settings)[shown], settings.backend))
     if "nll" in worker.resources.metrics:
         why = SAMPLERS[settings.sampler].why_no_likelihood or worker.resources.held_out.why

@@ -7,8 +7,7 @@ they are the plain sampler's own.
 
 from __future__ import annotations
 
-import hashlib
-import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from eval.rejection import class_scores, get_classifier, num_drawn
 from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.keys import stage_key
 from experiments.engine.own_metrics import entries, own_metric
+from experiments.engine.store.blocks import Blocks
 from experiments.sampler.feature_networks import class_columns
 from experiments.sampler.worker import Worker
 
@@ -24,16 +24,16 @@ METRICS = (
     own_metric("rejection", "drawn", "Drawn", 0),
     own_metric("rejection", "own", "Probability of the own class", 3, "higher"),
 )
-ROUND = 1000  # samples classified at a time
 
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One seed at all its rates; metrics are named `fid@0.05`."""
-    settings, classes = Sampling.of(cell), worker.preset.num_classes
-    per_class = settings.num_samples // classes
+    classes = worker.preset.num_classes
+    per_class = cell["num_samples"] // classes
     drawn = {rate: classes * num_drawn(per_class, rate) for rate in cell["rates"]}
-    tokens = worker.tokens(settings, max(drawn.values()))
-    scores = _scores(worker, cell, tokens)
+    settings = replace(Sampling.of(cell), num_samples=max(drawn.values()))
+    scores = _scores(worker, settings, cell).read()["scores"]
+    tokens = worker.tokens(settings)
     metrics: dict[str, Any] = {}
     missing: dict[str, str] = {}
     extractor = worker.extractor(cell["features"])
@@ -61,35 +61,27 @@ def kept_of_each_class(scores: np.ndarray, classes: int, count: int) -> np.ndarr
     return np.sort((order * classes + np.arange(classes)).ravel()).astype(np.int64)
 
 
-def _scores(worker: Worker, cell: dict[str, Any], tokens: np.ndarray) -> np.ndarray:
-    """The classifier's log odds of each sample's own class, float64 (n,), kept as a stage."""
-    labels, backend = np.arange(len(tokens)) % worker.preset.num_classes, cell["backend"]
+def _scores(worker: Worker, settings: Sampling, cell: dict[str, Any]) -> Blocks:
+    """The classifier's log odds of each sample's own class, float64 (n,), block by block."""
     key = stage_key(
         "scores",
-        tokens=_sha256(tokens),
+        tokens=worker.resources.stage_keys(settings).tokens,
         tokenizer=worker.resources.networks["tokenizer"].identity,
         classifier=[cell["classifier"], cell["classifier_sha256"]],
         code=worker.resources.code,
     )
+    name, classes = cell["classifier"], worker.preset.num_classes
 
-    def make() -> dict[str, np.ndarray]:
-        name = cell["classifier"]
-        classifier = get_classifier(name, worker.resources.feature_weights, worker.device)
+    def make(tokens: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+        classifier = worker.once(
+            f"classifier {name}",
+            lambda: get_classifier(name, worker.resources.feature_weights, worker.device),
+        )
         columns = class_columns(classifier, worker.preset)
-        parts = []
-        for start in range(0, len(tokens), ROUND):
-            rows = slice(start, start + ROUND)
-            logits = classifier.extract_batches(worker.decode(tokens[rows], backend)).logits
-            parts.append(class_scores(logits[:, columns], labels[rows]))
-        return {"scores": np.concatenate(parts)}
+        logits = classifier.extract_batches(worker.decode(tokens, settings.backend)).logits
+        return {"scores": class_scores(logits[:, columns], ids % classes)}
 
-    return worker.stages.arrays("features", key, len(tokens), make)["scores"]
-
-
-def _sha256(array: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
+    return worker.blocks_of(settings, key, make)
 
 
 def _probability(scores: np.ndarray) -> np.ndarray:

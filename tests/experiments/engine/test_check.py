@@ -15,6 +15,7 @@ from experiments.engine.check import check, main, quarantine
 from experiments.engine.grid import grid_json, write_grid
 from experiments.engine.run.runner import Runner
 from experiments.engine.run.signals import Stopper
+from experiments.engine.store.blocks import Blocks
 from experiments.engine.store.lease import Leases
 from experiments.engine.store.stages import Stages
 from experiments.engine.store.store import Store, checksum
@@ -30,9 +31,10 @@ def run(tmp_path):
     folder = tmp_path / "run"
     compute(folder)
     stages = Stages(folder)
-    stages.tokens(KEY, 3, lambda: np.zeros((3, 4), np.uint16))
-    stages.arrays("features", KEY, 3, lambda: {"features": np.zeros((3, 2), np.float32)})
-    stages.value("likelihood", KEY, lambda: {"value": 1.0})
+    stages.kept("tokens", KEY, lambda: np.zeros((3, 4), np.uint16))
+    Blocks(stages, "tokens", KEY, 6, 3, lambda ids: np.zeros((3, 4), np.uint16)).read()
+    Blocks(stages, "features", KEY, 6, 3, lambda ids: {"features": np.zeros((3, 2))}).read()
+    stages.kept("likelihood", KEY, lambda: {"value": 1.0})
     return folder
 
 
@@ -90,9 +92,15 @@ def test_a_truncated_file_beside_a_result_is_found(run, name):
     assert check(run).sound == 5
 
 
-@pytest.mark.parametrize("kind", ["tokens", "features", "likelihood"])
-def test_a_damaged_stage_is_found(run, kind):
-    path = next((run / "stages" / kind).iterdir())
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"tokens/{KEY}.npy", f"tokens/{KEY}/00001.npy", f"features/{KEY}/00000.npz"),
+        f"likelihood/{KEY}.json",
+    ],
+)
+def test_a_damaged_stage_is_found(run, name):
+    path = run / "stages" / name
     path.write_bytes(path.read_bytes()[:-5])
     assert kinds(run) == [("damaged", str(path.relative_to(run)))]
 
@@ -146,7 +154,8 @@ def test_stale_cells_alone_are_no_problem(run):
 
 
 def test_foreign_files_are_found_and_young_temporaries_are_not(run):
-    places = ("notes.txt", "cells/x", f"cells/{cell(run, 0).name}/y", "stages/z", "stages/tokens/w")
+    places = ["notes.txt", "cells/x", f"cells/{cell(run, 0).name}/y", "stages/z", "stages/tokens/w"]
+    places += [f"stages/tokens/{KEY}/00000.npz", f"stages/features/{KEY}/0.npz"]
     for name in places:
         (run / name).write_text("")
     (run / ".tmp-young").write_text("")

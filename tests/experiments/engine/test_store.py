@@ -278,11 +278,9 @@ def test_a_stage_is_made_once_and_read_back(tmp_path):
         return {"value": 1.5}
 
     for _ in range(2):
-        assert np.array_equal(stages.tokens("k", 2, tokens), tokens())
-        assert np.array_equal(
-            stages.arrays("features", "k", 2, arrays)["features"], np.ones((2, 4))
-        )
-        assert stages.value("likelihood", "k", value) == {"value": 1.5}
+        assert np.array_equal(stages.kept("tokens", "k", tokens, 2), tokens())
+        assert np.array_equal(stages.kept("features", "k", arrays, 2)["features"], np.ones((2, 4)))
+        assert stages.kept("likelihood", "k", value) == {"value": 1.5}
     assert [made.count(stage) for stage in (1, 2, 3)] == [3, 1, 1]  # tokens: two by the test
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
     assert files == [
@@ -297,9 +295,9 @@ def test_a_damaged_stage_is_made_again_with_a_line_of_warning(tmp_path, capsys, 
     stages = Stages(tmp_path)
     tokens = np.arange(6, dtype=np.uint16).reshape(2, 3)
     arrays = {"features": np.ones((2, 4), np.float32)}
-    stages.tokens("k", 2, lambda: tokens)
-    stages.arrays("features", "k", 2, lambda: arrays)
-    stages.value("likelihood", "k", lambda: {"value": 1.5})
+    stages.kept("tokens", "k", lambda: tokens, 2)
+    stages.kept("features", "k", lambda: arrays, 2)
+    stages.kept("likelihood", "k", lambda: {"value": 1.5})
     for path in (tmp_path / "stages").rglob("k.*"):
         content = path.read_bytes()
         if damage == "flip":
@@ -309,10 +307,10 @@ def test_a_damaged_stage_is_made_again_with_a_line_of_warning(tmp_path, capsys, 
         else:
             path.write_bytes({"cut": content[:-9], "empty": b"", "other": b"{}"}[damage])
     assert np.array_equal(
-        stages.arrays("features", "k", 2, lambda: arrays)["features"], arrays["features"]
+        stages.kept("features", "k", lambda: arrays, 2)["features"], arrays["features"]
     )
-    assert stages.value("likelihood", "k", lambda: {"value": 1.5}) == {"value": 1.5}
-    assert np.array_equal(stages.tokens("k", 2, lambda: tokens), tokens)
+    assert stages.kept("likelihood", "k", lambda: {"value": 1.5}) == {"value": 1.5}
+    assert np.array_equal(stages.kept("tokens", "k", lambda: tokens, 2), tokens)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("warning: ") and "made again" in line for line in lines)
@@ -320,10 +318,10 @@ def test_a_damaged_stage_is_made_again_with_a_line_of_warning(tmp_path, capsys, 
 
 def test_a_stage_of_another_size_is_made_again(tmp_path, capsys):
     stages = Stages(tmp_path)
-    stages.tokens("k", 2, lambda: np.zeros((2, 3), np.uint16))
-    assert len(stages.tokens("k", 4, lambda: np.zeros((4, 3), np.uint16))) == 4
-    stages.arrays("features", "k", 2, lambda: {"features": np.zeros((2, 3))})
-    again = stages.arrays("features", "k", 4, lambda: {"features": np.zeros((4, 3))})
+    stages.kept("tokens", "k", lambda: np.zeros((2, 3), np.uint16), 2)
+    assert len(stages.kept("tokens", "k", lambda: np.zeros((4, 3), np.uint16), 4)) == 4
+    stages.kept("features", "k", lambda: {"features": np.zeros((2, 3))}, 2)
+    again = stages.kept("features", "k", lambda: {"features": np.zeros((4, 3))}, 4)
     assert len(again["features"]) == 4
     assert capsys.readouterr().err.count("warning") == 2
 
@@ -340,7 +338,7 @@ def test_two_that_want_one_value_make_it_once(tmp_path):
         return {"value": 2.0}
 
     threads = [
-        threading.Thread(target=lambda: got.append(Stages(tmp_path).value("likelihood", "k", make)))
+        threading.Thread(target=lambda: got.append(Stages(tmp_path).kept("likelihood", "k", make)))
         for _ in range(3)
     ]
     for thread in threads:

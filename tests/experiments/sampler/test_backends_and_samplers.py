@@ -113,7 +113,7 @@ def test_an_autoregressive_cell_is_the_baselines_samples_measured_alike(baseline
     assert set(outcome.protocol["weights"]) == {"autoregressive", "tokenizer", "fashion-resnet"}
     assert set(outcome.metrics) == {"fid", "is"}
     assert "not defined for the autoregressive sampler" in outcome.missing["nll"]
-    kept = np.load(tmp_path / "run" / "stages" / "tokens" / f"{keys.tokens}.npy")
+    kept = np.load(tmp_path / "run" / "stages" / "tokens" / keys.tokens / "00000.npy")
     expected = generate_autoregressive(
         load_autoregressive(baseline / "autoregressive"), torch.arange(12) % 10, seed=3
     )
@@ -254,11 +254,11 @@ def test_jax_gives_the_report_of_torch(run, tmp_path, weights):
     assert code == 0, err
     cells = found(tmp_path / "run")
     assert len(cells) == 4
-    assert len(list((tmp_path / "run/stages/tokens").glob("*.npy"))) == 4 + 1  # and the held-out
+    assert len(list((tmp_path / "run/stages/tokens").rglob("*.npy"))) == 4 + 1  # and the held-out
     for schedule in ("cosine", "linear"):
         torch_result, jax_result = cells[schedule, "torch"], cells[schedule, "jax"]
         ours, theirs = (
-            np.load(tmp_path / "run/stages/tokens" / f"{tokens_key(weights, result)}.npy")
+            np.load(tmp_path / "run/stages/tokens" / tokens_key(weights, result) / "00000.npy")
             for result in (jax_result, torch_result)
         )
         assert (ours == theirs).mean() >= 0.999

@@ -160,8 +160,8 @@ def test_another_extractor_takes_the_tokens_that_are_there(run, tmp_path, monkey
     assert second["metrics"]["is"]["id"] == "is.fashion-resnet.v2"
     assert first["metrics"]["is"]["id"] == "is.efficientnet-lite0.v2"
     assert "fashion-mnist-train" in first["missing"]["fid"]
-    assert len(list((tmp_path / "run/stages/tokens").glob("*.npy"))) == 1
-    assert len(list((tmp_path / "run/stages/features").glob("*.npz"))) == 2
+    assert len(list((tmp_path / "run/stages/tokens").glob("*/*.npy"))) == 1
+    assert len(list((tmp_path / "run/stages/features").glob("*/*.npz"))) == 2
 
 
 # ---- held-out images -----------------------------------------------------------------------------
@@ -366,6 +366,7 @@ def test_workers_that_share_a_gpu_are_not_counted_twice_in_the_estimate(
     worker = SimpleNamespace(
         start=lambda worker, workers: None,
         resources=SimpleNamespace(metrics={"fid": "f"}),
+        token_blocks=lambda cell: SimpleNamespace(missing=lambda: cell.num_samples),
         run=tmp_path,
         asked_device="auto",
     )

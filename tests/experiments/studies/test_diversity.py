@@ -25,7 +25,7 @@ def test_real_features_are_as_many_as_samples(weights, tmp_path, monkeypatch):
     real = real_images(preset, None)
     images, _, _ = real.pick(real.first_of_each([2] * 10))
     extractor = get_extractor("fashion-resnet")
-    stage = next((tmp_path / "stages" / "features").glob("*.npz"))
+    stage = next((tmp_path / "stages" / "features").glob("*/*.npz"))
     import numpy as np
 
     generated = np.load(stage)["features"]

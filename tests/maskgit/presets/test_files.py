@@ -102,6 +102,7 @@ def test_content_is_neither_name_nor_path(write):
         ("[transformer_training]\nlearning_rate = nan", r"learning_rate = nan: expected at least"),
         ("[data]\nimage_size = 66", r"data\.image_size = 66: expected a multiple of 4"),
         ("[data]\nnum_classes = 11", r"data\.class_names: 10 names of 11 classes"),
+        ("[evaluation]\nblock = 25", r"evaluation\.block = 25: expected a multiple of the 10"),
         ("[data]\nconditional = false", r"data\.num_classes = 10: expected 1"),
         ("[data]\nconditional = 1", r"data\.conditional = 1: expected true or false"),
         ("[data]\ncrop = 'middle'", r"data\.crop = 'middle': expected none or random-resized or"),
@@ -159,3 +160,14 @@ def test_workers_and_slurm_jobs_get_the_content(write, tmp_path):
     path.unlink()
     assert job.groups(request) == {task.key: task.group for task in build.tasks}
     assert pickle.loads(pickle.dumps(build.computer)).preset.num_samples == 30
+
+
+@pytest.mark.parametrize(
+    ("base", "classes", "block"),
+    [("embedded", 37, 111), ("places2", 365, 365), ("embedded", 1, 100)],
+)
+def test_a_block_holds_every_class_equally_often_where_nobody_says_its_size(
+    write, base, classes, block
+):
+    data = f"num_classes = {classes}\nclass_names = []\nconditional = true"
+    assert load_preset(write(f'base = "{base}"\n[data]\n{data}\n')).block == block
