@@ -1,12 +1,12 @@
 """What runs on a node: one shard, or the report after all shards. submitit pickles these classes.
 
-A shard computes its cells alone; what is done is skipped, what another shard works on is waited
-for. After a time limit or a preemption submitit calls `checkpoint`, which asks for the same shard
-again: it goes on with the first cell that has no result, and within that cell with the samples that
-were kept.
+A shard computes its cells; what is done is skipped, what another shard works on is waited for, and
+helped with where it has blocks that nobody is at. After a time limit or a preemption submitit calls
+`checkpoint`, which asks for the same shard again: it goes on with the first cell that has no
+result, and within that cell with the samples that were kept.
 
 What a cell is and how it is computed is not known here. ENTRY names the one module that knows; it
-has `run_cells(request, keys, workers, running)`, `groups(request)` and `report(request)`, see
+has `run_cells(request, keys, workers, running)`, `work(request)` and `report(request)`, see
 experiments/engine/job.py. A run folder is data: nothing in submission.json names code.
 """
 

@@ -95,8 +95,8 @@ def _resubmit(run: Path, failed_too: bool, entry: str) -> Submission | None:
             f"{newest.folder}: not submitted by you with the profile that it names, whose shell "
             "lines would run; give the sweep's own command again"
         )
-    groups = entry_module(entry).groups(newest.request)
-    changed = [item.key for item in work if item.key not in groups]
+    known = {item.key: item for item in entry_module(entry).work(newest.request)}
+    changed = [item.key for item in work if item.key not in known]
     if changed:
         raise UsageError(
             f"resubmit: {len(changed)} of {len(work)} cells have other keys now: the code, weights "
@@ -106,7 +106,7 @@ def _resubmit(run: Path, failed_too: bool, entry: str) -> Submission | None:
     profile["setup"] = tuple(profile["setup"])
     return submit(
         newest.request,
-        [Work(item.key, item.cost, groups[item.key]) for item in work],
+        [known[item.key] for item in work],
         newest.run,
         Profile(**profile),
         label=newest.name.removesuffix(f"-{newest.folder.name}"),

@@ -41,7 +41,7 @@ class Submission:
     run: Path
     request: dict[str, Any]  # what the jobs compute: plain data, see slurm.job
     profile: dict[str, Any]
-    shards: tuple[tuple[str, ...], ...]  # keys of the cells of each
+    shards: tuple[tuple[str, ...], ...]  # keys of the cells of each, some in several
     fingerprint: str
     snapshot: bool = False
     created: str = ""
@@ -52,8 +52,8 @@ class Submission:
 
     @property
     def keys(self) -> list[str]:
-        """The cells of all shards."""
-        return [key for shard in self.shards for key in shard]
+        """The cells of all shards, each once."""
+        return list(dict.fromkeys(key for shard in self.shards for key in shard))
 
     @property
     def code(self) -> Path:

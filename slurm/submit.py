@@ -36,11 +36,12 @@ def plan(work: Sequence[Work], profile: Profile) -> list[Shard]:
 def plan_words(shards: Sequence[Shard], profile: Profile) -> list[str]:
     """What --dry-run says: shards, and hours where the time of a forward is known."""
     cells = [len(shard.keys) for shard in shards]
+    distinct = len({key for shard in shards for key in shard.keys})
     if not shards:
         return ["nothing to submit: every cell has its result"]
     low, high = min(s.cost for s in shards), max(s.cost for s in shards)
     lines = [
-        f"{sum(cells)} cells in {len(shards)} shards of {min(cells)} to {max(cells)} cells, "
+        f"{distinct} cells in {len(shards)} shards of {min(cells)} to {max(cells)} cells, "
         f"{low:.0f} to {high:.0f} forwards each; at most {profile.array_parallelism} at a time",
         f"profile {profile.name}: {profile.gpus} GPUs, {profile.cpus} CPUs, {profile.mem}, time "
         f"limit {profile.time} a shard",

@@ -130,13 +130,14 @@ def collect(
 
 
 def _shard(submission: Submission, number: int, queue: Queue, pace: Pace) -> ShardStatus:
-    keys = submission.shards[number]
+    unfinished = any(key not in pace.done for key in submission.shards[number])
+    keys = [key for key in submission.shards[number] if pace.first[key] == number]
     done = [key for key in keys if key in pace.done]
     missing = [key for key in keys if key not in pace.done]
     failed = [key for key in missing if (_cell(submission, key) / "failure.json").is_file()]
     said = submission.state(number)
     state, node, reason = queue.jobs.get(number, ("", "", ""))
-    if not missing:
+    if not unfinished:
         shown = "done"
     elif state:
         shown = {"RUNNING": "running", "PENDING": "pending"}.get(state, state.lower())
@@ -180,6 +181,11 @@ class Pace:
     def __init__(self, submission: Submission):
         self.submission = submission
         self.done: set[str] = set()
+        # A cell that several shards share is counted in the first of them.
+        self.first: dict[str, int] = {}
+        for number, keys in enumerate(submission.shards):
+            for key in keys:
+                self.first.setdefault(key, number)
         self._timing: dict[str, tuple[float, float]] = {}  # key -> seconds, images
 
     def refresh(self) -> None:

@@ -59,6 +59,7 @@ class Task:
     group: str = ""  # tasks of a group share what is dear to load (the weights of a transformer)
     cost: float = 1.0  # estimated, in any unit
     size: int = 1  # images, for the progress line
+    blocks: int = 1  # parts that several processes can make at a time, see `Computer.help`
 
     @property
     def label(self) -> str:
@@ -94,6 +95,10 @@ class Computer(Protocol):
 
     def compute(self, task: Task) -> Outcome:
         """The numbers of one task. An exception is recorded as the failure of this task alone."""
+
+    def help(self, task: Task) -> bool:
+        """Make one block of a task that another process computes, if there is one that nobody is
+        at; whether there was."""
 
 
 @dataclass(frozen=True)

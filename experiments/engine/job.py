@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.cells import Build
+from experiments.engine.cells import Build, Task
 from experiments.engine.report import build_report
 from experiments.engine.run.progress import Progress
 from experiments.engine.run.runner import Runner
@@ -22,6 +22,7 @@ from experiments.engine.run.signals import Stopper
 from experiments.engine.store.store import Store
 from experiments.studies.registry import get_experiment
 from maskgit.common.errors import UsageError
+from slurm.shards import Work
 
 
 def build(request: dict[str, Any]) -> Build:
@@ -49,13 +50,18 @@ def _is_path(hint: Any) -> bool:
     return hint is Path or Path in typing.get_args(hint)
 
 
-def groups(request: dict[str, Any]) -> dict[str, str]:
-    """Key of each cell of a request, as it would be computed now -> its group.
+def work(request: dict[str, Any]) -> list[Work]:
+    """The cells of a request, as they would be computed now.
 
     Raises:
         UsageError: as `build`.
     """
-    return {task.key: task.group for task in build(request).tasks}
+    return work_of(build(request).tasks)
+
+
+def work_of(tasks: Sequence[Task]) -> list[Work]:
+    """Tasks as shards are packed of them."""
+    return [Work(task.key, task.cost, task.group, task.blocks) for task in tasks]
 
 
 def run_cells(

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.engine.cells import Build, Task
 from experiments.engine.grid import write_grid
+from experiments.engine.job import work_of
 from experiments.engine.options import RunOptions
 from experiments.engine.report import build_report
 from experiments.engine.run.runner import split_done
 from experiments.engine.store.store import Store
 from maskgit.presets import NAMES, load_preset, preset_toml
-from slurm.shards import Work
+from slurm.submission import keys_left
 from slurm.submit import plan, plan_words, submit, watch_words
 from slurm.watch import follow
 
@@ -64,7 +65,7 @@ def run_on_slurm(experiment: str, options: RunOptions, build: Build) -> int:
     store = Store(run)
     tasks = build.tasks
     done, left = split_done(tasks, store, lambda line: print(line, file=sys.stderr))
-    work = [Work(task.key, task.cost, task.group) for task in left]
+    work = work_of(left)
     if options.dry_run:
         print(f"{len(tasks)} cells: {len(done)} cached, {len(left)} to do")
         print("\n".join(_plan(work, profile, run, done)))
@@ -87,9 +88,9 @@ def run_on_slurm(experiment: str, options: RunOptions, build: Build) -> int:
     print("\n".join(watch_words(submission)), file=sys.stderr)
     if not options.wait:
         return 0
-    shards = follow(submission, sys.stderr)
+    follow(submission, sys.stderr)
     print(build_report(run, report_folder))
-    missing = sum(shard.cells - shard.done for shard in shards)
+    missing = len(keys_left(submission.keys, run))
     if missing:
         print(
             f"{missing} of {len(work)} cells have no result; see python -m slurm.status {run}, and "

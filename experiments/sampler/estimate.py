@@ -100,7 +100,8 @@ def seconds_of(tasks: Sequence[Task], worker: Worker, workers: int) -> float:
     total += sum(task.cell["num_samples"] * per_image for task in tasks)
     total += _likelihood_seconds(tasks, worker, per_forward, per_image)
     # Workers that share a GPU share its time, and what they gain by that was not measured.
-    return total / max(1, min(workers, len(tasks), gpu_count(worker.asked_device) or workers))
+    at_once = min(workers, sum(task.blocks for task in tasks))
+    return total / max(1, min(at_once, gpu_count(worker.asked_device) or workers))
 
 
 def _likelihood_seconds(

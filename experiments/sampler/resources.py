@@ -130,7 +130,9 @@ class Resources:
             code={"cell": self.code},
         )
         group = digest([self.backend, *sorted(weights.items())])[:16]
-        return Task(key=key, cell=cell, group=group, cost=cost, size=size)
+        is_shared = hasattr(self.module, "shared") and "num_samples" in cell
+        blocks = -(-size // self.preset.block) if is_shared else 1
+        return Task(key=key, cell=cell, group=group, cost=cost, size=size, blocks=blocks)
 
     @property
     def code(self) -> str:

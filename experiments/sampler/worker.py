@@ -93,6 +93,12 @@ class Worker:
             timing={**timing, **outcome.timing},
         )
 
+    def help(self, task: Task) -> bool:
+        """Make one block that the cell needs and that nobody is at; whether there was one."""
+        self._seconds = {}
+        shared = getattr(self.resources.module, "shared", None)
+        return shared is not None and any(part.help() for part in shared(self, task.cell))
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the seconds of the block to a stage's in timing.json."""
@@ -214,6 +220,16 @@ class Worker:
                 return make(drawn, ids)
 
         return Blocks(self.stages, "features", key, settings.num_samples, tokens.size, rows)
+
+    def shared(self, settings: Sampling, *features: str) -> list[Blocks]:
+        """The blocks of a cell measured on these feature networks; of tokens where one is not here.
+
+        What a study's `shared(worker, cell)` returns: the blocks that other processes may make
+        while one computes the cell.
+        """
+        return [
+            self.feature_blocks(settings, name) or self.token_blocks(settings) for name in features
+        ]
 
     def tokens(self, settings: Sampling, count: int = 0) -> np.ndarray:
         """Tokens uint16 (count, N) of the first samples (0: the cell's num_samples)."""

@@ -6,7 +6,7 @@ This module takes the place of `experiments.engine.job`, see `slurm.job.ENTRY`.
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from experiments.engine.store.store import Store
 from maskgit.common.files import atomic_write
 from slurm import resubmit as slurm_resubmit
 from slurm import submit as slurm_submit
-from slurm.shards import Work
 from slurm.watch import collect
 from tests.experiments.engine.engine_doubles import Trivial, task
 from tests.paths import ROOT
@@ -44,7 +43,8 @@ class Greedy(Trivial):
 
 def tasks(arguments):
     behave = {int(index): kind for index, kind in arguments.get("behave", {}).items()}
-    return [task(index, behave.get(index, "")) for index in range(arguments["cells"])]
+    found = [task(index, behave.get(index, "")) for index in range(arguments["cells"])]
+    return [replace(item, blocks=arguments.get("blocks", 1)) for item in found]
 
 
 def build(arguments):
@@ -53,9 +53,9 @@ def build(arguments):
     return Build(tasks(arguments), computer, {}, usual_workers=1)
 
 
-def groups(arguments):
-    """As `experiments.engine.job.groups`."""
-    return {item.key: item.group for item in tasks(arguments)}
+def work(arguments):
+    """As `experiments.engine.job.work`."""
+    return job.work_of(tasks(arguments))
 
 
 def run_cells(arguments, keys, workers, running):
@@ -84,13 +84,13 @@ def report(arguments):
     return path
 
 
-def request(run, cells=12, seconds=0.05, **behave):
+def request(run, cells=12, seconds=0.05, blocks=1, **behave):
     """(request, work) of a trivial grid; writes its grid.json, as the sweep that submits does."""
-    arguments = {"run": str(run), "cells": cells, "seconds": seconds}
+    arguments = {"run": str(run), "cells": cells, "seconds": seconds, "blocks": blocks}
     arguments["behave"] = {str(i): kind.replace("_", "-") for kind, i in behave.items()}
     (Path(run) / "report").mkdir(parents=True, exist_ok=True)
     write_grid(Path(run), grid_json("trivial", "none", tasks(arguments), {}, {}))
-    return arguments, [Work(t.key, t.cost, t.group) for t in tasks(arguments)]
+    return arguments, work(arguments)
 
 
 def wait_for(condition, seconds=60.0, cluster=None):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.engine.check import check
 from slurm import status
 from slurm.resubmit import missing_cells
 from slurm.submission import keys_left
@@ -19,6 +20,7 @@ from slurm.watch import collect
 from tests.slurm.slurm_doubles import (
     assert_sound,
     ended,
+    published,
     request,
     resubmit,
     started,
@@ -205,3 +207,21 @@ def test_a_cell_that_exhausts_the_memory_fails_alone(on_cluster, code, profile, 
         "SIGKILL (out of memory?), twice",
     ]
     assert missing_cells(run, failed_too=False)[1] == []
+
+
+def test_one_cell_is_shared_by_several_shards(on_cluster, code, profile, tmp_path, capsys):
+    run = tmp_path / "run"
+    payload, work = request(run, 1, 1.5, blocks=10)
+    submission = submit(payload, work, run, profile("max_array=3"), root=code)
+    assert submission.shards == ((work[0].key,),) * 3
+    wait_until_done(on_cluster, submission, 120)
+    assert set(states(submission)) == {"done"}
+    assert status.main([str(run)]) == 0
+    assert ": 1/1 cells done, 0 failed; shards: 3 done" in capsys.readouterr().out
+    begun = [line.split() for line in starts_log(run).read_text().splitlines()]
+    blocks = [word for word, _ in begun if word.startswith("block-")]
+    assert sorted(blocks) == sorted(f"block-{i}" for i in range(10))
+    assert len({pid for word, pid in begun if word.startswith("block-")}) >= 2
+    assert [word for word, _ in begun if not word.startswith("block-")] == ["0"]
+    assert set(published(run).values()) == {1}
+    assert check(run).findings == ()

@@ -13,7 +13,8 @@ from experiments.engine.store.store import Store
 
 @dataclass(frozen=True)
 class Reply:
-    """How a task ended: `done`, `cached` (somebody else did it), `busy` (leased) or `failed`."""
+    """How a task ended: `done`, `cached` (somebody else did it), `busy` (leased) or `failed`; of
+    help with one, `helped` or `needless`."""
 
     kind: str
     error: str = ""
@@ -24,6 +25,15 @@ def one_line(error: BaseException) -> str:
     """An exception as one line: its type, unless it is ours, and its text."""
     text = " ".join(str(error).split()) or "no message"
     return f"{type(error).__name__}: {text}"
+
+
+def help_with(task: Task, computer: Computer) -> Reply:
+    """Make a block of a task that another process computes. What fails, fails there too, and is
+    told there."""
+    try:
+        return Reply("helped" if computer.help(task) else "needless")
+    except Exception as error:
+        return Reply("needless", one_line(error))
 
 
 def execute(

@@ -1,6 +1,7 @@
 """The runner: skip what is done, give the rest to workers, survive their deaths, tell failures."""
 
 import contextlib
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from experiments.engine.cells import Computer, Task
 from experiments.engine.run.dispatch import Queue
-from experiments.engine.run.execute import Reply, execute
+from experiments.engine.run.execute import Reply, execute, help_with
 from experiments.engine.run.progress import Progress
 from experiments.engine.run.signals import Stopper
 from experiments.engine.run.workers import Setup, Worker, end_all
@@ -19,6 +20,7 @@ from experiments.engine.store.store import Store
 from maskgit.common.errors import RunError
 
 POLL = 0.5  # seconds between two looks at cells that other runners work on
+REST = 2.0  # seconds until a cell that had no free block is offered help again
 
 
 @dataclass
@@ -73,7 +75,8 @@ class Runner:
     def run(self, tasks: Sequence[Task], stopper: Stopper) -> Summary:
         """Compute every task that is not done; returns when all are done or failed.
 
-        Cells that another runner works on are waited for, and taken over if it dies.
+        Cells that another runner works on are waited for, and taken over if it dies. Who has no
+        cell left to begin makes blocks of those that are in work, here or elsewhere.
 
         Raises:
             Interrupted: a signal came; workers have ended and leases are released.
@@ -87,12 +90,13 @@ class Runner:
         self._queue, self._elsewhere = Queue(left), deque[Task]()
         self._condemned: dict[str, str] = {}
         self._looked = 0.0
+        self._rests: dict[str, float] = {}  # key -> when help may be offered again
         self.progress.begin(len(tasks), len(done), sum(task.cost for task in left))
         try:
             if left and self.workers == 0:
                 self._run_inline()
             elif left:
-                self._run_workers(min(self.workers, len(left)), stopper)
+                self._run_workers(min(self.workers, sum(task.blocks for task in left)), stopper)
         finally:
             self.progress.end()
         return self.summary
@@ -109,8 +113,10 @@ class Runner:
                 self._account(
                     task, execute(task, self.computer, self.store, self.leases, condemned)
                 )
-            else:
+            elif (found := self._to_help([])) is None:
                 time.sleep(POLL)
+            else:
+                self._helped(found, help_with(found, self.computer))
             self.progress.refresh()
 
     def _run_workers(self, count: int, stopper: Stopper) -> None:
@@ -143,6 +149,9 @@ class Runner:
                         raise RunError(f"the workers cannot start: {reply.error}")
                     if reply is not None and reply.kind == "ready":
                         worker.ready, stillborn = True, 0
+                    elif reply is not None and worker.helping is not None:
+                        task, worker.helping = worker.helping, None
+                        self._helped(task, reply)
                     elif reply is not None and worker.task is not None:
                         task, worker.task = worker.task, None
                         self._account(task, reply)
@@ -159,15 +168,30 @@ class Runner:
         stopper.check()
 
     def _feed(self, worker: Worker, workers: list[Worker]) -> None:
-        if not worker.ready or worker.task is not None:
+        if not worker.ready or worker.task is not None or worker.helping is not None:
             return
         if worker.retry is not None:
             task, worker.retry = worker.retry, None
         elif len(self._queue):
             task = self._queue.take(worker.group, {w.group for w in workers if w is not worker})
         else:
+            found = self._to_help([w.task for w in workers if w.task is not None])
+            if found is not None:
+                worker.help(found)
             return
         worker.send(task, self._condemned.pop(task.key, None))
+
+    def _to_help(self, here: Sequence[Task]) -> Task | None:
+        """A task with blocks for others: of those in work here, or by another runner."""
+        now = time.monotonic()
+        for task in (*here, *self._elsewhere):
+            if task.blocks > 1 and now >= self._rests.get(task.key, 0.0):
+                return task
+        return None
+
+    def _helped(self, task: Task, reply: Reply) -> None:
+        if reply.kind != "helped":
+            self._rests[task.key] = time.monotonic() + REST
 
     def _replace(self, dead: Worker, deaths: Counter[str]) -> Worker:
         """A fresh worker for a dead one; its task is tried once more there, then given up."""
@@ -176,6 +200,8 @@ class Runner:
         dead.pipe.close()
         fresh = Worker(dead.setup, dead.index)
         fresh.retry = dead.retry
+        if dead.helping is not None:  # perhaps its blocks kill; the task's own worker finds out
+            self._rests[dead.helping.key] = math.inf
         task = dead.task
         if task is not None:
             deaths[task.key] += 1

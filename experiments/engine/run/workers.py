@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.engine.cells import Computer, Task
-from experiments.engine.run.execute import Reply, execute, one_line
+from experiments.engine.run.execute import Reply, execute, help_with, one_line
 from experiments.engine.store.lease import Leases, read_lease
 from experiments.engine.store.store import Store
 from maskgit.common.errors import Interrupted
@@ -47,8 +47,11 @@ def _work(setup: Setup, index: int, pipe: Connection) -> None:
             message = pipe.recv()
             if message is None:
                 return
-            task, condemned = message
-            pipe.send(execute(task, setup.computer, store, leases, condemned))
+            task, condemned, helping = message
+            if helping:
+                pipe.send(help_with(task, setup.computer))
+            else:
+                pipe.send(execute(task, setup.computer, store, leases, condemned))
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -71,6 +74,7 @@ class Worker:
         self.setup, self.index = setup, index
         self.group: str | None = None  # of the last task, whose weights it has loaded
         self.task: Task | None = None  # in work now
+        self.helping: Task | None = None  # it makes a block of this one, which another computes
         self.retry: Task | None = None  # to be done first: it killed the process before this one
         self.ready = False
         context = multiprocessing.get_context("spawn")
@@ -91,7 +95,13 @@ class Worker:
         """Give it a task. A worker that died meanwhile is noticed through its sentinel."""
         self.task, self.group = task, task.group
         with contextlib.suppress(OSError):
-            self.pipe.send((task, condemned))
+            self.pipe.send((task, condemned, False))
+
+    def help(self, task: Task) -> None:
+        """Let it make a block of a task that another process computes."""
+        self.helping, self.group = task, task.group
+        with contextlib.suppress(OSError):
+            self.pipe.send((task, None, True))
 
     def receive(self) -> Reply | None:
         """The reply that waits in the pipe, or None if the worker died while writing it."""
@@ -124,7 +134,7 @@ class Worker:
 def end_all(workers: list[Worker], leases: Leases, politely: bool) -> None:
     """End all workers: ask those without work, interrupt the others, then kill what is left."""
     for worker in workers:
-        if politely and worker.task is None:
+        if politely and worker.task is None and worker.helping is None:
             with contextlib.suppress(OSError):
                 worker.pipe.send(None)
         elif worker.process.is_alive():

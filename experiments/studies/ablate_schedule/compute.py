@@ -11,9 +11,15 @@ from experiments.sampler.samplers import SAMPLERS
 
 if TYPE_CHECKING:
     from eval.metrics.metric import Metric
+    from experiments.engine.store.blocks import Blocks
     from experiments.sampler.worker import Worker
 
 METRICS: tuple[Metric, ...] = ()  # all are of eval's registry
+
+
+def shared(worker: Worker, cell: dict[str, Any]) -> list[Blocks]:
+    """What other processes may make of a cell, see `Worker.shared`."""
+    return worker.shared(Sampling.of(cell), cell["features"])
 
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.own_metrics import entries, own_metric
+from experiments.engine.store.blocks import Blocks
 from experiments.sampler.held_out import find_held_out
 from experiments.sampler.worker import Worker
 from experiments.studies import cas, tokenizer
@@ -32,6 +33,13 @@ def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     parts = {"measure": _measure, "cas": cas.compute_cas, "pictures": _pictures}
     parts["tokenizer"] = tokenizer.compute_tokenizer
     return parts[cell["part"]](worker, cell)
+
+
+def shared(worker: Worker, cell: dict[str, Any]) -> list[Blocks]:
+    """What other processes may make of a cell, see `Worker.shared`."""
+    if cell["part"] != "measure":
+        return []
+    return worker.shared(Sampling.of(cell), *dict.fromkeys(cell["features"]))
 
 
 def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:

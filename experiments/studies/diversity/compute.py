@@ -15,6 +15,7 @@ import numpy as np
 from eval.metrics.metric import PreparedReference
 from eval.reference.build import build_reference
 from experiments.engine.cells import Outcome, Sampling
+from experiments.engine.store.blocks import Blocks
 from experiments.sampler.worker import Worker
 from experiments.studies import cas
 from experiments.studies.real_images import real_images
@@ -25,6 +26,11 @@ METRICS = cas.METRICS
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One cell; see the module's text."""
     return {"measure": _measure, "cas": cas.compute_cas}[cell["part"]](worker, cell)
+
+
+def shared(worker: Worker, cell: dict[str, Any]) -> list[Blocks]:
+    """What other processes may make of a cell, see `Worker.shared`."""
+    return worker.shared(Sampling.of(cell), cell["features"]) if cell["part"] == "measure" else []
 
 
 def _measure(worker: Worker, cell: dict[str, Any]) -> Outcome:

@@ -20,6 +20,7 @@ from eval.metrics.reconstruction import psnr, summarize
 from eval.metrics.registry import METRICS as KNOWN
 from experiments.engine.cells import Outcome, Sampling
 from experiments.engine.own_metrics import entries, own_metric
+from experiments.engine.store.blocks import Blocks
 from experiments.sampler.samples import labels_of
 from experiments.sampler.worker import Worker
 from experiments.studies.filling import TASKS, fill, reconstruct
@@ -35,6 +36,11 @@ METRICS = (
 WORST = 20  # samples shown
 WORST_PAIRS = 8  # reconstructions shown
 WORST_EDGES = 2  # outpainted images shown, a direction
+
+
+def shared(worker: Worker, cell: dict[str, Any]) -> list[Blocks]:
+    """What other processes may make of a cell, see `Worker.shared`."""
+    return [worker.token_blocks(Sampling.of(cell))] if cell["part"] == "samples" else []
 
 
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:

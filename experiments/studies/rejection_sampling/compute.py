@@ -26,12 +26,24 @@ METRICS = (
 )
 
 
+def shared(worker: Worker, cell: dict[str, Any]) -> list[Blocks]:
+    """What other processes may make of a cell, see `Worker.shared`."""
+    return [_scores(worker, _pool(worker, cell)[0], cell)]
+
+
+def _pool(worker: Worker, cell: dict[str, Any]) -> tuple[Sampling, dict[float, int]]:
+    """(settings of all samples that are drawn, how many of them at each rate)."""
+    classes = worker.preset.num_classes
+    per_class = cell["num_samples"] // classes
+    drawn = {rate: classes * num_drawn(per_class, rate) for rate in cell["rates"]}
+    return replace(Sampling.of(cell), num_samples=max(drawn.values())), drawn
+
+
 def compute(worker: Worker, cell: dict[str, Any]) -> Outcome:
     """One seed at all its rates; metrics are named `fid@0.05`."""
     classes = worker.preset.num_classes
     per_class = cell["num_samples"] // classes
-    drawn = {rate: classes * num_drawn(per_class, rate) for rate in cell["rates"]}
-    settings = replace(Sampling.of(cell), num_samples=max(drawn.values()))
+    settings, drawn = _pool(worker, cell)
     scores = _scores(worker, settings, cell).read()["scores"]
     tokens = worker.tokens(settings)
     metrics: dict[str, Any] = {}

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from experiments.engine.cells import Outcome, Task
 from experiments.engine.grid import grid_json, write_grid
@@ -60,11 +61,31 @@ class Trivial:
         if behave == "die" or (behave == "die-once" and not marker.exists()):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.seconds)
+        if task.blocks > 1:
+            index = int(self.blocks(task).read().sum())
+        else:
+            time.sleep(self.seconds)
         return Outcome(
             metrics={"square": {"id": "square.v1", "value": float(index**2)}},
             arrays=self.arrays(index) if index == 3 else {},
         )
+
+    def help(self, task: Task) -> bool:
+        return self.blocks(task).help()
+
+    def blocks(self, task: Task) -> Any:
+        """A pool of five rows a block; notes each block in the log."""
+        from experiments.engine.store.blocks import Blocks
+        from experiments.engine.store.stages import Stages
+
+        def make(ids):
+            with open(self.log, "ab", 0) as file:
+                file.write(f"block-{ids[0] // 5} {os.getpid()}\n".encode())
+            time.sleep(self.seconds)
+            return ids * ids
+
+        stages = Stages(self.log.parent, Leases(0.2, 1.0))
+        return Blocks(stages, "tokens", task.key, 5 * task.blocks - 2, 5, make)
 
     def arrays(self, index: int) -> dict:
         """For one cell only: importing numpy takes longer than a whole run otherwise."""
@@ -80,9 +101,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.05)
     parser.add_argument("--behave", default="")
+    parser.add_argument("--blocks", type=int, default=1, help="of each cell")
     options = parser.parse_args()
     kind, _, index = options.behave.partition(":")
     grid = tasks(options.cells, **({kind.replace("-", "_"): int(index)} if kind else {}))
+    grid = [replace(item, blocks=options.blocks) for item in grid]
     store = Store(options.store)
     store.prepare()
     write_grid(store.root, grid_json("trivial", "none", grid, {}, {}))

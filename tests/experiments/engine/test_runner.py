@@ -216,7 +216,7 @@ def test_the_main_function_of_a_worker_answers_task_after_task(store):
     ours, theirs = multiprocessing.Pipe()
     setup = Setup(Trivial(store.root / "starts.log"), store.root, 1, 10.0, 120.0)
     for item in tasks(2, **{"raise": 1}):
-        ours.send((item, None))
+        ours.send((item, None, False))
     ours.send(None)
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -244,7 +244,7 @@ def test_an_interrupted_worker_releases_its_lease_and_returns(store):
             return super().compute(item)
 
     ours, theirs = multiprocessing.Pipe()
-    ours.send((task(0), None))
+    ours.send((task(0), None, False))
     before = signal.getsignal(signal.SIGTERM)
     try:
         _work(Setup(Stopped(store.root / "log"), store.root, 1, 10.0, 120.0), 0, theirs)

@@ -158,7 +158,7 @@ def test_workers_and_slurm_jobs_get_the_content(write, tmp_path):
     build = get_experiment("ablate_schedule").build(options)
     request = json.loads(json.dumps(remote.request_of("ablate_schedule", options)))
     path.unlink()
-    assert job.groups(request) == {task.key: task.group for task in build.tasks}
+    assert job.work(request) == job.work_of(build.tasks)
     assert pickle.loads(pickle.dumps(build.computer)).preset.num_samples == 30
 
 
