@@ -22,6 +22,7 @@ Prints a table and the targets; --out FILE.json writes a result file, or adds to
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -221,6 +222,25 @@ def first_cell_row(repeats: int, device: str) -> Row:
     return repeated(name, lambda: seconds_until_there(words, "cells/*/samples.npz"), repeats)
 
 
+def cached_start_row(cells: int, device: str) -> Row:
+    """CPU seconds and memory of a whole grid that is cached, by its number of cells T=1..cells."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["experiments/ablate_schedule.py", "--T", f"1..{cells}", "--schedules", "cosine"]
+        words += ["--metrics", "fid", "--num-samples", "2", "--device", device, "--out", folder]
+        command = [sys.executable, *words]
+        subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+        with open(f"{folder}/said", "wb") as said:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+            _, code, used = os.wait4(process.pid, 0)
+        if code or f"{cells} cached" not in Path(f"{folder}/said").read_text():
+            raise RuntimeError(f"the grid of {cells} cells was not all cached")
+    return {
+        "name": f"a grid of {cells} cached cells and its report, CPU",
+        "seconds": round(used.ru_utime + used.ru_stime, 3),
+        "megabytes": round(used.ru_maxrss / 1024, 1),
+    }
+
+
 def full_row(name: str, flags: list[str], runs: Path) -> Row:
     """Minutes of a grid, report included."""
     folder = runs / re.sub(r"\W+", "-", name)
@@ -254,7 +274,8 @@ def measured(row: Row) -> str:
     if "cached_cells_per_second" in row:
         rate, cached = row["cells_per_second"], row["cached_cells_per_second"]
         return f"{shown(rate)} a second, cached {shown(cached)}"
-    return f"{row['seconds']:.2f} s"
+    memory = f", {row['megabytes']:.0f} MB" if "megabytes" in row else ""
+    return f"{row['seconds']:.2f} s{memory}"
 
 
 COLUMNS: Columns = {"what": lambda row: row["name"], "measured": measured}
@@ -315,6 +336,8 @@ def main() -> int:
                 add(trivial_row(100 if flags.quick else 500, workers))
         add(first_image_row(repeats, device))
         add(first_cell_row(repeats, device))
+        for cells in (1, 16) if flags.quick else (1, 57):
+            add(cached_start_row(cells, device))
         for module in command_lines():
             add(help_row(module, repeats))
     with ExitStack() as stack:

@@ -80,8 +80,7 @@ class Extractor:
     `prepare` and `forward`.
 
     Attributes:
-        name: registry name.
-        weights: name of its weights in `eval.weights.files`; empty if that is `name`.
+        name: registry name, and that of its weights in `eval.weights.files`.
         dim: number D of features.
         num_logits: number L of logits; 0 if the network has no classifier.
         class_list: which classes the logits are of, a name of maskgit.common.class_lists; empty if
@@ -93,7 +92,6 @@ class Extractor:
     """
 
     name: ClassVar[str]
-    weights: ClassVar[str] = ""
     dim: ClassVar[int]
     num_logits: ClassVar[int]
     class_list: ClassVar[str] = ""
@@ -112,7 +110,7 @@ class Extractor:
         if self.device.type != "cpu":
             self.chunk = self.gpu_chunk
         self.check_packages()
-        found = checked_weights(self.weights or self.name, feature_weights)
+        found = checked_weights(self.name, feature_weights)
         self.weights_sha256 = found.sha256
         self.protocol = {
             **self.describe(),

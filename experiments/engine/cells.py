@@ -105,21 +105,23 @@ class Computer(Protocol):
 class Build:
     """What an experiment makes of its options, for the command line and for a SLURM job alike.
 
-    grid: see `grid.grid_json`. usual_workers: processes where no flag says how many.
-        most_workers: at most so many in any case. estimate: for tasks that are not done and a
-        number of workers, lines of --dry-run on how long they take.
+    grid: see `grid.grid_json`. ready: called only if there is work left; it loads what the tasks
+        need once, so that a damaged file is one clear error, and returns how many processes to
+        take where no flag says so. most_workers: at most so many in any case. estimate: for tasks
+        that are not done and a number of workers, lines of --dry-run on how long they take.
     """
 
     tasks: Sequence[Task]
     computer: Computer
     grid: dict[str, Any]
-    usual_workers: int = 1
+    ready: Callable[[], int] = lambda: 1
     most_workers: int | None = None
     estimate: Callable[[Sequence[Task], int], list[str]] | None = None
 
     def workers(self, wanted: int | None) -> int:
-        """Processes for a wanted number; None: the usual one."""
-        count = self.usual_workers if wanted is None else wanted
+        """Processes for a wanted number (None: the usual one), once all is found `ready`."""
+        usual = self.ready()
+        count = usual if wanted is None else wanted
         return count if self.most_workers is None else min(count, self.most_workers)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 
 from experiments.engine.cells import Build
 from experiments.engine.grid import write_grid
@@ -54,12 +56,14 @@ def run_build(name: str, options: RunOptions, build: Build) -> int:
     Raises as `run`.
     """
     folder, report = options.folders(name)
+    store = Store(folder)
+    workers = cache(partial(build.workers, options.workers))
+    if not all(store.has_result(task) for task in build.tasks):
+        workers()  # what cannot be loaded is known before anything is written
     for what, why in build.grid["protocol"].get("missing", {}).items():
         print(f"warning: {what} will be missing: {why}", file=sys.stderr)
     if options.slurm is not None:
         return run_on_slurm(name, options, build)
-    store = Store(folder)
-    workers = build.workers(options.workers)
     if options.dry_run:
         _plan(build, store, workers)
         return 0
@@ -74,11 +78,11 @@ def run_build(name: str, options: RunOptions, build: Build) -> int:
     return _exit_code(summary, store)
 
 
-def _plan(build: Build, store: Store, workers: int) -> None:
+def _plan(build: Build, store: Store, workers: Callable[[], int]) -> None:
     done, left = split_done(build.tasks, store, lambda line: print(line, file=sys.stderr))
     print(f"{len(build.tasks)} cells: {len(done)} cached, {len(left)} to do")
     if build.estimate is not None:
-        print("\n".join(build.estimate(left, workers)))
+        print("\n".join(build.estimate(left, workers() if left else 0)))
 
 
 def _exit_code(summary: Summary, store: Store) -> int:

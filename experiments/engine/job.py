@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import typing
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,8 @@ def run_cells(
         store = Store(Path(request["run"]))
         store.prepare()
         running()
-        runner = Runner(
-            built.computer, store, workers=built.workers(workers), progress=Progress(sys.stderr)
-        )
+        processes = partial(built.workers, workers)
+        runner = Runner(built.computer, store, workers=processes, progress=Progress(sys.stderr))
         summary = runner.run([known[key] for key in keys], stopper)
     return {"done": summary.done, "cached": summary.cached, "failed": len(summary.failed)}
 

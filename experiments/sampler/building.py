@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from eval.metrics.registry import METRICS
@@ -10,6 +11,7 @@ from experiments.engine.cells import Build, Task
 from experiments.engine.grid import grid_json
 from experiments.engine.options import RunOptions, command
 from experiments.sampler.resources import Resources
+from experiments.sampler.worker import Worker
 from maskgit.common.device import available_cores, gpu_count
 
 MAX_WORKERS = 8  # by default; each holds the networks in memory
@@ -39,8 +41,6 @@ def make_build(
             empty reason says that it will not be.
         more: further fields of `Build`.
     """
-    from experiments.sampler.worker import Worker
-
     worker = Worker(
         resources,
         options.stages_folder(resources.experiment),
@@ -69,7 +69,12 @@ def make_build(
         },
         command=command(resources.experiment, options),
     )
-    return Build(tasks, worker, grid, usual_workers(resources, options.device), **more)
+    return Build(tasks, worker, grid, partial(_ready, resources, options), **more)
+
+
+def _ready(resources: Resources, options: RunOptions) -> int:
+    resources.check()
+    return usual_workers(resources, options.device)
 
 
 def shared_protocol(resources: Resources) -> dict[str, Any]:

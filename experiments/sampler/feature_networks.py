@@ -16,6 +16,7 @@ import numpy as np
 from eval.features.registry import EXTRACTORS, get_extractor
 from eval.metrics.metric import PreparedReference
 from eval.reference.files import load_reference
+from eval.weights.files import checked_weights
 from experiments.engine.cells import plain_reason
 from experiments.engine.keys import MISSING
 from maskgit.common.errors import Unavailable, UsageError
@@ -79,27 +80,24 @@ def _check_same(what: str, loaded: str, expected: str) -> None:
 def find_feature_network(
     name: str, reference: str, folder: Path | None, image_shape: tuple[int, int, int]
 ) -> FeatureNetwork:
-    """Look whether a feature network and a reference are here and take such images.
+    """Look whether the weights of a feature network and a reference are here; nothing is loaded.
 
     image_shape: (height, width, channels) of the preset's images.
 
     Raises:
-        UsageError: an unknown name, a damaged file, or a network that does not take such images.
+        UsageError: an unknown name, or a damaged file.
     """
-
     if name not in EXTRACTORS:
         raise UsageError(f"--features {name}: expected one of {', '.join(EXTRACTORS)}")
     try:
-        extractor = get_extractor(name, folder)
+        weights = checked_weights(name, folder)
     except Unavailable as error:
         why = plain_reason(error)
         return FeatureNetwork(name, reference, MISSING, MISSING, why, why, folder)
-    # The network refuses images that it does not take; to prepare one costs next to nothing.
-    extractor.prepare(np.zeros((1, *image_shape), np.uint8))
     try:
         found = load_reference(reference, name, folder)
         found.check_geometry(*image_shape[:2])
         sha256, why = found.sha256, ""
     except Unavailable as error:
         sha256, why = MISSING, plain_reason(error)
-    return FeatureNetwork(name, reference, extractor.weights_sha256, sha256, "", why, folder)
+    return FeatureNetwork(name, reference, weights.sha256, sha256, "", why, folder)

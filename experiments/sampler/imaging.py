@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from maskgit import checkpoints
 from maskgit.common.errors import RunError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from maskgit.model.tokenizer import Tokenizer
@@ -43,6 +43,8 @@ def decode_batches(
     The last chunk is filled up: libraries choose their kernels by the batch's shape, and a pixel
     should not depend on how many images come with it.
     """
+    import torch
+
     device = tokenizer.quantizer.codebook.device
     pixels = grid[0] * grid[1] * tokenizer.config.downsampling**2
     chunk = chunk_size(pixels, device.type)
@@ -59,6 +61,8 @@ def as_bytes(images: Tensor) -> np.ndarray:
     Raises:
         RunError: a pixel is not finite.
     """
+    import torch
+
     if not bool(torch.isfinite(images).all()):
         raise RunError("the tokenizer's pixels are not finite: its weights are damaged")
     scaled = images.clamp(0.0, 1.0).mul(255.0).round_()
@@ -67,5 +71,7 @@ def as_bytes(images: Tensor) -> np.ndarray:
 
 def as_tensor(images: np.ndarray, device: str | torch.device) -> Tensor:
     """uint8 (n, H, W, C) -> float32 (n, C, H, W) in [0, 1]."""
+    import torch
+
     tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     return tensor.permute(0, 3, 1, 2).contiguous().float() / 255.0

@@ -11,11 +11,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from eval.metrics.likelihood import MaskedNLL
 from experiments.sampler.imaging import as_tensor
-from maskgit.model.masking import held_out_masks
 
 if TYPE_CHECKING:
     from maskgit.model.tokenizer import Tokenizer
@@ -42,6 +40,10 @@ def negative_log_likelihood(
     transformer: Transformer, schedule: str, tokens: np.ndarray, labels: np.ndarray
 ) -> tuple[float, int]:
     """(nats per masked token, number of masked tokens) of tokens (n, N) with classes (n,)."""
+    import torch
+
+    from maskgit.model.masking import held_out_masks
+
     config = transformer.config
     device = transformer.word_embeddings.weight.device
     chunk = max(1, min(CHUNK, CHUNK_TOKENS // config.num_tokens))

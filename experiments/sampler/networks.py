@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.engine.keys import digest
 from maskgit import checkpoints
+from maskgit.checkpoints.contents import read_card, read_sizes, weights_sha256
 from maskgit.checkpoints.paths import model_path
 from maskgit.common.errors import UsageError
+from maskgit.model.config import TokenizerConfig
 
 if TYPE_CHECKING:
     from maskgit.presets import Preset
@@ -49,6 +51,15 @@ class Network:
         """What stands for the network in a key."""
         return [self.sha256, digest(self.sizes)]
 
+    def load(self) -> None:
+        """Load it and let it go again.
+
+        Raises:
+            UsageError: it is damaged, or its values are not finite.
+        """
+        codes = self.sizes["num_codes"] if self.role == "transformer" else None
+        _load(self.role, self.path, codes, _state(self.path))
+
     def check(self, model: Any) -> None:
         """Whether a model that was just loaded is the one whose hashes stand in the keys.
 
@@ -56,21 +67,22 @@ class Network:
             UsageError: its files were replaced after the run began.
         """
         sizes = digest(asdict(model.config))
-        if [checkpoints.weights_sha256(self.path), sizes] != self.identity:
+        if [weights_sha256(self.path), sizes] != self.identity:
             raise UsageError(
                 f"{self.path}: the weights were replaced while the run went on; start it again"
             )
 
 
 def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) -> dict[str, Network]:
-    """Find, load and check networks, so that a damaged one is known before any work.
+    """Find networks and read their sizes; `Network.load` then shows whether they are whole.
 
     names: "tokenizer", and what `samplers.Sampler.network` returns.
 
-    A file that serves several schedules is hashed and loaded once, and let go again.
+    A file that serves several schedules is hashed once. An official file says its sizes only once
+    it is loaded.
 
     Raises:
-        UsageError: (of any of our packages) one is missing, damaged, or does not fit the preset.
+        UsageError: one is missing, has no sizes, or does not fit the preset.
     """
     return {
         name: _look_at(preset, name.partition("-")[0], model_path(preset, name, weights))
@@ -79,10 +91,12 @@ def find_networks(preset: Preset, names: Iterable[str], weights: Path | None) ->
 
 
 def _look_at(preset: Preset, role: str, path: Path) -> Network:
-    # A folder knows its codes, an official file of a transformer does not.
-    codes = preset.num_codes if path.is_file() and role == "transformer" else None
-    config, count, sha256 = _read(role, path, codes, _state(path))
-    if role == "tokenizer":
+    if path.is_dir():
+        config, count = read_sizes(path, role)
+    else:  # an official file of a transformer does not know its codes
+        codes = preset.num_codes if role == "transformer" else None
+        config, count = _load(role, path, codes, _state(path))
+    if isinstance(config, TokenizerConfig):
         pairs = [
             ("codes", config.num_codes, preset.num_codes),
             ("channels", config.channels, preset.channels),
@@ -98,21 +112,13 @@ def _look_at(preset: Preset, role: str, path: Path) -> Network:
         if got != expected:
             raise UsageError(f"{path}: {got} {what}, --preset {preset.name} has {expected}")
     sizes = asdict(config)
-    return Network(
-        role=role,
-        path=path,
-        sha256=sha256,
-        sizes=sizes,
-        card=checkpoints.read_card(path)
-        if path.is_dir()
-        else _official_card(preset, role, path, sizes),
-        parameters=count,
-    )
+    card = read_card(path) if path.is_dir() else _official_card(preset, role, path, sizes)
+    return Network(role, path, weights_sha256(path), sizes, card, count)
 
 
 @lru_cache(maxsize=64)
-def _read(role: str, path: Path, codes: int | None, state: object) -> tuple[Any, int, str]:
-    """(configuration, number of parameters, sha256) of a network, which is let go again.
+def _load(role: str, path: Path, codes: int | None, state: object) -> tuple[Any, int]:
+    """(configuration, number of parameters) of a network that was loaded and let go again.
 
     state: of its files, so that one that was replaced is read anew; a large one is read once for
     all the grids of a process.
@@ -122,7 +128,7 @@ def _read(role: str, path: Path, codes: int | None, state: object) -> tuple[Any,
     config, count = model.config, sum(parameter.numel() for parameter in model.parameters())
     del model
     trim_memory()
-    return config, count, checkpoints.weights_sha256(path)
+    return config, count
 
 
 def trim_memory() -> None:

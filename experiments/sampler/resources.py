@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eval.features.registry import EXTRACTORS
 from eval.metrics.registry import METRICS
 from experiments.engine.cells import Sampling, Task, plain_reason
@@ -103,6 +105,20 @@ class Resources:
         if "nll" in self.metrics and self.held_out.why:
             found["NLL"] = self.held_out.why
         return found
+
+    def check(self) -> None:
+        """Load each network once and let it go again, so that what is damaged is known before work.
+
+        Raises:
+            UsageError: a network cannot be loaded, or a feature network does not take the images.
+        """
+        for network in self.networks.values():
+            network.load()
+        shape = (1, *self.preset.size, self.preset.channels)
+        for measuring in self.features.values():
+            if not measuring.why_missing:
+                measuring.extractor("cpu").prepare(np.zeros(shape, np.uint8))
+        trim_memory()
 
     # ---- keys ------------------------------------------------------------------------------------
 
@@ -238,7 +254,8 @@ def find_resources(
             foreign. Feature networks, references and (but for `held_out`) held-out images may be
             missing: then the metrics that need them are, see `Resources.unavailable`.
     """
-    if options.slurm is None:  # else it is the device of another machine
+    # The device of a SLURM job is another machine's; the CPU is always there.
+    if options.slurm is None and options.device not in ("auto", "cpu"):
         check_device(options.device)
     preset, metrics = chosen_preset(options), dict(metrics or {})
     data = getattr(options, "data", None)
@@ -247,10 +264,10 @@ def find_resources(
     names = dict.fromkeys([*features, *filter(None, metrics.values())])
     networks = [*dict.fromkeys(network_of(sampler) for sampler in samplers), "tokenizer"]
     found = find_networks(preset, networks, options.weights)
+    shape = (*preset.size, preset.channels)
     measuring = {
         name: find_feature_network(name, preset.reference, folder, shape) for name in names
     }
-    trim_memory()
     images = NOT_ASKED_FOR
     if held_out or "nll" in metrics:
         count = getattr(options, "held_out", None) or usual_count(preset, held_out)

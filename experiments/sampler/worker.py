@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from eval.features.registry import Features
 from eval.metrics.metric import Entry, PreparedReference, Settings
@@ -73,6 +72,8 @@ class Worker:
 
     def start(self, worker: int, workers: int) -> None:
         """Share the cores among the workers and pick the device."""
+        import torch
+
         self._threads = worker_threads(workers)
         torch.set_num_threads(self._threads)
         self.device = resolve_device(self.asked_device, worker)
@@ -243,7 +244,7 @@ class Worker:
         ids = np.arange(settings.num_samples) if ids is None else ids
         labels = ids % self.preset.num_classes
         tokens = self.draw(settings, labels, sample_ids=ids, batch_size=self.batch_size)
-        if isinstance(tokens, torch.Tensor):
+        if settings.backend == "torch":
             tokens = tokens.cpu()
         return np.asarray(tokens).astype(np.uint16)
 

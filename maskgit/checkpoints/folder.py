@@ -20,21 +20,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from maskgit.checkpoints.contents import FORMAT, check_depth, not_whole, read_config
 from maskgit.checkpoints.flax import read_flax
 from maskgit.checkpoints.layout import fill
-from maskgit.common.errors import UsageError, one_line
-from maskgit.common.files import read_json, sha256_of, write_json
+from maskgit.common.errors import UsageError
+from maskgit.common.files import write_json
 from maskgit.common.records import check_file
 from maskgit.model.causal import Autoregressive
-from maskgit.model.config import TokenizerConfig, TransformerConfig
 from maskgit.model.tokenizer import Tokenizer
 from maskgit.model.transformer import Transformer
 
-FORMAT = 1
-_KINDS = {
-    "transformer": (Transformer, TransformerConfig),
-    "tokenizer": (Tokenizer, TokenizerConfig),
-    "autoregressive": (Autoregressive, TransformerConfig),
+_CLASSES = {
+    "transformer": Transformer,
+    "tokenizer": Tokenizer,
+    "autoregressive": Autoregressive,
 }
 Model = Transformer | Tokenizer | Autoregressive
 
@@ -89,7 +88,7 @@ def load_model(path: str | Path, num_codes: int | None = None, kind: str | None 
 
 def model_kind(model: nn.Module) -> str:
     """ "transformer", "tokenizer" or "autoregressive": what config.json calls it."""
-    return next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
+    return next(name for name, cls in _CLASSES.items() if type(model) is cls)
 
 
 def save_model(
@@ -136,57 +135,15 @@ def save_model(
         shutil.rmtree(new, ignore_errors=True)
 
 
-def weights_sha256(path: str | Path) -> str:
-    """sha256, in hexadecimal, of the weights' file: model.safetensors of a folder, or the file."""
-    path = Path(path)
-    file = path if path.is_file() else path / "model.safetensors"
-    if not file.is_file():
-        raise UsageError(f"{file}: no such file")
-    return sha256_of(file)
-
-
-def read_card(path: str | Path) -> dict[str, Any]:
-    """The model card of a folder; empty for a model without one, as an official file is."""
-    file = Path(path) / "card.json"
-    return read_json(file) if file.is_file() else {}
-
-
 def _load_folder(path: Path, kind: str | None) -> Model:
-    wanted = kind or "model"
-    if not path.is_dir():
-        raise UsageError(f"{path}: no such file or folder, expected the weights of a {wanted}")
-    config_file, weights_file = path / "config.json", path / "model.safetensors"
-    for file in (config_file, weights_file):
-        if not file.is_file():
-            raise UsageError(f"{file}: no such file, expected the folder of a {wanted}")
-    stored = read_json(config_file)
-    if stored.get("format") != FORMAT:
-        raise UsageError(f"{config_file}: format {stored.get('format')!r}, expected {FORMAT}")
-    expected = [kind] if kind else list(_KINDS)
-    if stored.get("kind") not in expected:
-        names = " or ".join(map(repr, expected))
-        raise UsageError(f"{config_file}: kind {stored.get('kind')!r}, expected {names}")
-    cls, config_class = _KINDS[stored["kind"]]
-    try:
-        # JSON has lists only; the configurations are hashable.
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["config"].items()}
-        config = config_class(**sizes)
-    except (KeyError, TypeError, AttributeError, UsageError) as error:
-        reason = one_line(error)
-        raise UsageError(f"{config_file}: not the sizes of a {stored['kind']} ({reason})") from None
+    found, config = read_config(path, kind)
+    weights_file = path / "model.safetensors"
     try:
         state = load_file(weights_file)
     except (SafetensorError, OSError) as error:
-        raise UsageError(
-            f"{weights_file}: not a whole safetensors file ({one_line(error)})"
-        ) from None
-    numbers = sum(tensor.numel() for tensor in state.values())
-    if config.depth > len(state) or config.largest > numbers:
-        raise UsageError(
-            f"{config_file}: {config.depth} blocks and a size of {config.largest} are more than "
-            f"the {len(state)} arrays with {numbers} numbers in {weights_file.name}"
-        )
+        raise not_whole(weights_file, error) from None
+    check_depth(config, [tensor.numel() for tensor in state.values()], path)
     with torch.device("meta"):  # no time for an initialisation that is then thrown away
-        model = cls(config)
+        model = _CLASSES[found](config)
     fill(model, nn.Module.state_dict, state, weights_file)
     return model.eval()

@@ -50,7 +50,7 @@ def tasks(arguments):
 def build(arguments):
     """The trivial cells and what runs them."""
     computer = Greedy(starts_log(Path(arguments["run"])), arguments.get("seconds", 0.05))
-    return Build(tasks(arguments), computer, {}, usual_workers=1)
+    return Build(tasks(arguments), computer, {})
 
 
 def work(arguments):

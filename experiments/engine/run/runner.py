@@ -64,7 +64,7 @@ class Runner:
         computer: Computer,
         store: Store,
         *,
-        workers: int = 1,
+        workers: int | Callable[[], int] = 1,
         progress: Progress | None = None,
         leases: Leases | None = None,
     ):
@@ -93,10 +93,12 @@ class Runner:
         self._rests: dict[str, float] = {}  # key -> when help may be offered again
         self.progress.begin(len(tasks), len(done), sum(task.cost for task in left))
         try:
-            if left and self.workers == 0:
-                self._run_inline()
-            elif left:
-                self._run_workers(min(self.workers, sum(task.blocks for task in left)), stopper)
+            if left:
+                count = self.workers() if callable(self.workers) else self.workers
+                if count == 0:
+                    self._run_inline()
+                else:
+                    self._run_workers(min(count, sum(task.blocks for task in left)), stopper)
         finally:
             self.progress.end()
         return self.summary

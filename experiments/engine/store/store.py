@@ -85,6 +85,10 @@ class Store:
                 f"{flag} {self.root}: {error.strerror}; give a folder that can be written"
             ) from None
 
+    def has_result(self, task: Task) -> bool:
+        """Whether there is a result of a task, which `find` may yet find damaged."""
+        return (self.cell(task.key) / "result.json").exists()
+
     def find(self, task: Task) -> Found:
         """The result of a task, checked: readable, whole, of this schema, key and cell, and with
         the samples that it names."""

@@ -15,9 +15,13 @@ from experiments.engine.grid import parse_integers, parse_names
 from experiments.engine.options import DataOptions, MeasureOptions, SamplingOptions
 from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
+from experiments.sampler.estimate import estimate_lines
+from experiments.sampler.imaging import ROUNDING
+from experiments.sampler.likelihood import SEED
 from experiments.sampler.networks import shared_words
 from experiments.sampler.resources import Resources, find_resources
 from experiments.sampler.samplers import network_of
+from experiments.sampler.worker import SETTINGS
 from maskgit.schedules import mask_ratio, validate
 
 if TYPE_CHECKING:
@@ -44,8 +48,6 @@ class Options(SamplingOptions, MeasureOptions, DataOptions):
 
 def build(options: Options) -> Build:
     """The cells of the grid."""
-    from experiments.sampler.estimate import estimate_lines
-
     preset = chosen_preset(options)
     known = list(preset.schedules)
     # One's own weights, and an official file, decode with any schedule.
@@ -94,10 +96,6 @@ def _protocol(
     resources: Resources, cells: Sequence[Sampling], networks: dict[str, Network]
 ) -> dict[str, Any]:
     """What holds for all cells of the grid, for the report. networks: by schedule."""
-    from experiments.sampler.imaging import ROUNDING
-    from experiments.sampler.likelihood import SEED
-    from experiments.sampler.worker import SETTINGS
-
     r = np.linspace(0.0, 1.0, GAMMA_POINTS, dtype=np.float32)
     gamma = {name: mask_ratio(name, r, resources.preset.num_tokens) for name in networks}
     same = ("backend", "precision", "mode")

@@ -10,6 +10,7 @@ from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
 from experiments.sampler.held_out import find_held_out
 from experiments.sampler.resources import find_resources
+from experiments.studies.cas import cas_tasks
 from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
     BASELINE_WORDS,
@@ -17,6 +18,7 @@ from experiments.studies.tables import (
     compared_samplers,
     why_no_baseline,
 )
+from experiments.studies.tokenizer import tokenizer_tasks
 
 NAME = "class_conditional"
 COLUMNS, SHOWN = 4, 10  # pictures of a class, classes
@@ -32,9 +34,6 @@ class Options(CasOptions):
 
 def build(options: Options) -> Build:
     """The cells of both samplers, of CAS, and of real images of the same classes."""
-    from experiments.studies.cas import cas_tasks
-    from experiments.studies.tokenizer import tokenizer_tasks
-
     preset, absent = chosen_preset(options), why_no_baseline(options)
     rows = compared_samplers(preset, options, absent, options.seed_list())
     count = rows[0].num_samples

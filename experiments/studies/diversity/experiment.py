@@ -9,6 +9,7 @@ from experiments.engine.cells import Build
 from experiments.own import chosen_preset
 from experiments.sampler.building import make_build
 from experiments.sampler.resources import find_resources
+from experiments.studies.cas import cas_tasks
 from experiments.studies.real_images import real_images
 from experiments.studies.tables import (
     BASELINE_WORDS,
@@ -29,8 +30,6 @@ class Options(CasOptions):
 
 def build(options: Options) -> Build:
     """The cells of both samplers and of CAS."""
-    from experiments.studies.cas import cas_tasks
-
     preset, absent = chosen_preset(options), why_no_baseline(options)
     rows = compared_samplers(preset, options, absent, options.seed_list())
     count = rows[0].num_samples

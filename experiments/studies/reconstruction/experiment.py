@@ -13,6 +13,7 @@ from experiments.own import chosen_preset, usual_classes
 from experiments.sampler.building import make_build
 from experiments.sampler.held_out import find_held_out
 from experiments.sampler.resources import find_resources
+from experiments.studies.tokenizer import lpips_sha256, tokenizer_tasks
 from maskgit.common.errors import UsageError
 
 NAME = "reconstruction"
@@ -48,8 +49,6 @@ class Options(FillingOptions, FeatureWeightsOptions):
 
 def build(options: Options) -> Build:
     """A curve's cell for each ratio and seed, and a median's for each of the figure's ratios."""
-    from experiments.studies.tokenizer import lpips_sha256, tokenizer_tasks
-
     ratios, preset = parse_ratios(options.ratios), chosen_preset(options)
     samplers = [] if options.tokenizer_only else ["maskgit"]
     features = options.features or preset.features

@@ -324,8 +324,8 @@ def test_large_networks_get_one_worker_and_small_ones_the_cores(tiny, monkeypatc
 def test_a_number_of_workers_is_taken_up_to_the_most_that_an_experiment_bears():
     from experiments.engine.cells import Build
 
-    assert [Build([], None, {}, 6).workers(wanted) for wanted in (None, 0, 4)] == [6, 0, 4]
-    alone = Build([], None, {}, 6, most_workers=1)
+    assert [Build([], None, {}, lambda: 6).workers(wanted) for wanted in (None, 0, 4)] == [6, 0, 4]
+    alone = Build([], None, {}, lambda: 6, most_workers=1)
     assert [alone.workers(wanted) for wanted in (None, 0, 4)] == [1, 0, 1]
 
 
