@@ -97,8 +97,7 @@ def build_stage(case: Case, folder: Path) -> Any:
         from maskgit.data.source import ArrayImages
         from maskgit.training.stage1 import TokenizerStage
 
-        side = preset.crop_size[0]
-        shape = (count, side, side, preset.channels)
+        shape = (count, *preset.crop_size, preset.channels)
         source = ArrayImages(rng.integers(0, 256, shape, dtype=np.uint8))
         return TokenizerStage(preset, source, None, accelerator, options)
     tokens = rng.integers(0, preset.num_codes, (count, preset.num_tokens))
@@ -117,7 +116,7 @@ def flops_of(stage: str, preset: Any) -> float:
     """Forward and backward of one image."""
     from maskgit.training import cost
 
-    side = preset.crop_size[0]
+    side = preset.crop_size
     if stage == "tokenizer":
         more = cost.discriminator_flops(preset, side) if preset.tokenizer_loss.adversarial else 0.0
         return cost.tokenizer_step_flops(preset, side) + more

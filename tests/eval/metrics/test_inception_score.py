@@ -68,7 +68,7 @@ def test_input_that_cannot_be_scored_is_refused(logits, splits, says):
 
 
 def test_id_names_features_and_version():
-    assert METRIC.id("x") == "is.x.v1"
+    assert METRIC.id("x") == "is.x.v2"
 
 
 def test_many_images_need_no_second_copy_of_the_logits():

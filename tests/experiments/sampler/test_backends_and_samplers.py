@@ -175,7 +175,7 @@ def test_bfloat16_samples_and_measures_in_float32(run, tmp_path):
         ("panorama", ("--backend", "jax")),
         ("panorama", ("--mode", "graphs")),
         ("decoding_trace", ("--num-samples", "7")),
-        ("reconstruction", ("--features", "fashion-resnet")),
+        ("reconstruction", ("--mode", "graphs")),
     ],
 )
 def test_an_experiment_refuses_what_it_would_ignore(name, words, monkeypatch, capsys, tmp_path):

@@ -272,7 +272,8 @@ def test_an_official_file_of_other_sizes_names_both(run, tmp_path, tiny, monkeyp
 
     from maskgit import presets
 
-    other = replace(presets.load_preset("tiny"), num_classes=11, class_names=tuple("abcdefghijk"))
+    classes = {"num_classes": 11, "class_names": tuple("abcdefghijk"), "block": 110}
+    other = replace(presets.load_preset("tiny"), **classes)
     register(monkeypatch, tmp_path, other)
     code, _, err = run(*GRID, "--weights", tiny)
     assert (code, len(err.splitlines())) == (2, 1), err

@@ -227,7 +227,7 @@ def test_images_become_shards_with_the_crops_of_their_epochs(tmp_path):
         )
         tokenize(preset, tmp_path, tmp_path / "tokenizer", tmp_path / "out", options)
     source = ShardTokens(tmp_path / "out")
-    images = open_split(preset, tmp_path, "train", size=8)
+    images = open_split(preset, tmp_path, "train", size=8, augment=True)
     for image, crop in ((0, 0), (5, 2), (8, 3)):
         expected = tokenizer.encode(to_tensor(images.image(image, crop)[None])).flatten()
         assert torch.equal(source.batch(np.array([image]), crop)[0][0], expected)
