@@ -80,7 +80,8 @@ class Extractor:
     `prepare` and `forward`.
 
     Attributes:
-        name: registry name, and that of its weights in `eval.weights.files`.
+        name: registry name.
+        weights: name of its weights in `eval.weights.files`; empty if that is `name`.
         dim: number D of features.
         num_logits: number L of logits; 0 if the network has no classifier.
         class_list: which classes the logits are of, a name of maskgit.common.class_lists; empty if
@@ -92,6 +93,7 @@ class Extractor:
     """
 
     name: ClassVar[str]
+    weights: ClassVar[str] = ""
     dim: ClassVar[int]
     num_logits: ClassVar[int]
     class_list: ClassVar[str] = ""
@@ -110,7 +112,7 @@ class Extractor:
         if self.device.type != "cpu":
             self.chunk = self.gpu_chunk
         self.check_packages()
-        found = checked_weights(self.name, feature_weights)
+        found = checked_weights(self.weights or self.name, feature_weights)
         self.weights_sha256 = found.sha256
         self.protocol = {
             **self.describe(),

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.features.registry import EXTRACTORS, get_extractor
+from eval.features.registry import EXTRACTORS, extractor_class, get_extractor
 from eval.metrics.metric import PreparedReference
 from eval.reference.files import load_reference
-from eval.weights.files import checked_weights
+from eval.weights.files import SOURCES, checked_weights
 from experiments.engine.cells import plain_reason
 from experiments.engine.keys import MISSING
 from maskgit.common.errors import Unavailable, UsageError
@@ -89,8 +89,10 @@ def find_feature_network(
     """
     if name not in EXTRACTORS:
         raise UsageError(f"--features {name}: expected one of {', '.join(EXTRACTORS)}")
+    # Only a network with the weights of another one has to be imported, torch and all, to tell.
+    source = name if name in SOURCES else extractor_class(name).weights
     try:
-        weights = checked_weights(name, folder)
+        weights = checked_weights(source, folder)
     except Unavailable as error:
         why = plain_reason(error)
         return FeatureNetwork(name, reference, MISSING, MISSING, why, why, folder)
