@@ -42,8 +42,9 @@ def with_measures(preset: Preset) -> Preset:
     if not preset.features:
         preset = replace(preset, features=next(filter(_has_weights, NETWORKS), NETWORKS[-1]))
     if not preset.reference:
-        data = digest(preset.content()["data"])[:8]
-        preset = replace(preset, reference=f"{preset.name}-{data}")
+        # Not the preset's name, which stands in no key.
+        data = digest([preset.content()["data"], preset.reference_split])[:16]
+        preset = replace(preset, reference=f"own-{data}")
     return preset
 
 

@@ -33,7 +33,8 @@ class ImageSource:
         labels: classes of an array's images.
         skip_broken: leave out files that are no usable images, instead of stopping at the first.
         crop: scale the shorter side of every image to this many pixels and cut out the central
-            square; an image that is such a square stays as it is.
+            square, or cover this height and width and cut out their middle; an image that has
+            this size stays as it is.
         pad: put every image in the middle of a black square of this many pixels.
         any_size: allow images of different sizes (a batch never mixes them).
 
@@ -57,7 +58,7 @@ class ImageSource:
         *,
         labels: np.ndarray | None = None,
         skip_broken: bool = False,
-        crop: int | None = None,
+        crop: int | tuple[int, int] | None = None,
         pad: int | None = None,
         any_size: bool = False,
     ) -> None:
@@ -70,7 +71,8 @@ class ImageSource:
         else:
             self.where, self._set = Path(where), open_set(Path(where))
             self.name = self.where.resolve().name
-        for flag, side in (("--pad", pad), ("--size", crop)):
+        sides = crop if isinstance(crop, tuple) else (crop,)
+        for flag, side in (("--pad", pad), *(("--size", side) for side in sides)):
             if side is not None and not 1 <= side <= 8192:
                 raise UsageError(f"{flag} {side}: expected 1 to 8192 pixels")
         count = len(self._set)
@@ -209,7 +211,7 @@ class ImageSource:
         return {"crop": crop_words(self.crop), "sizes": list(ends)}
 
 
-def crop_words(crop: int | None) -> str:
+def crop_words(crop: int | tuple[int, int] | None) -> str:
     """The argument `crop` as a protocol states it."""
     return "none" if crop is None else center_square_words(crop)
 
@@ -242,10 +244,10 @@ def _stack(images: list[np.ndarray]) -> np.ndarray:
     return np.stack(images)
 
 
-def _crop(image: np.ndarray, size: int) -> np.ndarray:
+def _crop(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     grey = image.shape[2] == 1
     square = center_square(Image.fromarray(image[..., 0] if grey else image), size)
-    return np.asarray(square).reshape(size, size, -1)
+    return np.asarray(square).reshape(square.height, square.width, -1)
 
 
 def _pad(image: np.ndarray, size: int, name: str) -> np.ndarray:

@@ -260,7 +260,6 @@ def find_resources(
     preset, metrics = chosen_preset(options), dict(metrics or {})
     data = getattr(options, "data", None)
     folder = getattr(options, "feature_weights", None)
-    shape = (*preset.size, preset.channels)
     names = dict.fromkeys([*features, *filter(None, metrics.values())])
     networks = [*dict.fromkeys(network_of(sampler) for sampler in samplers), "tokenizer"]
     found = find_networks(preset, networks, options.weights)

@@ -40,7 +40,9 @@ def build(
         source = ImageSource(photos.batch(np.arange(len(photos)), 0), num_images)
         labels = photos.labels if num_images is None else None
     else:
-        source = ImageSource(photos.name, num_images, crop=preset.image_size, any_size=True)
+        height, width = preset.size
+        crop = height if height == width else (height, width)
+        source = ImageSource(photos.name, num_images, crop=crop, any_size=True)
         labels = None  # the folders'
         if source.available != len(photos):
             raise UsageError(

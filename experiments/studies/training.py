@@ -78,7 +78,11 @@ def run(options: Options) -> int:
     names = parse_names(options.only, "--only", STAGES)
     schedules = parse_names(options.schedules, "--schedules", preset.schedules)
     out = options.out or preset.weights_folder
-    splits = {split: open_split(preset, options.data, split) for split in ("train", "val")}
+    # Augmented, as training sees them: crops and flips are among a stage's settings.
+    splits = {
+        split: open_split(preset, options.data, split, seed=options.seed, augment=True)
+        for split in ("train", "val")
+    }
     sizes = ", ".join(f"{len(source):,} {split}" for split, source in splits.items())
     print(f"{preset.name}: {sizes} images, {preset.num_tokens} tokens each", file=sys.stderr)
     data = [source.settings() for source in splits.values()]
@@ -134,6 +138,7 @@ def _stages(
     content = preset.content()
     tokenizer, tokens = out / "tokenizer", out / "tokens"
     base = [options.seed, data, preset.num_classes, preset.conditional]
+    crops = list(preset.crop_size)
     first = [content[name] for name in ("tokenizer", "tokenizer_loss", "tokenizer_training")]
     second = [content[name] for name in ("transformer", "transformer_training")]
     codes = _sha256(tokenizer / "model.safetensors")
@@ -192,7 +197,7 @@ def _stages(
     stages = []
     if "tokenizer" in names:
         made = (tokenizer / "model.safetensors",)
-        stages.append(_Stage("tokenizer", digest([*base, first]), made, train_tokenizer))
+        stages.append(_Stage("tokenizer", digest([*base, crops, first]), made, train_tokenizer))
     if "tokens" in names:
         key = digest([*base, codes])
         stages.append(_Stage("tokens", key, (tokens / "index.json",), make_tokens))

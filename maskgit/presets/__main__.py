@@ -48,7 +48,7 @@ def new(
         raise UsageError(f"{file}: is there already; --force writes over it")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"{file}: no such folder {file.parent}")
-    text, words = propose(file, data, (size, width), unconditional, seconds_of(budget), skip_broken)
+    text, words = propose(data, (size, width), unconditional, seconds_of(budget), skip_broken)
     load_preset(text)  # whatever it is, it must be a preset
     atomic_write(file, text.encode())
     preset = shlex.quote(str(file))

@@ -1,7 +1,8 @@
 """What `presets new` proposes: sizes by the images, budgets by their number and by the time.
 
-The time of a step is measured here, on networks of the proposed sizes, so the estimate is of this
-machine. A user with a GPU raises the widths and steps; the comments say which ones.
+The time of a step is measured here, forward and backward of networks of the proposed sizes; the
+optimiser and validation come on top. A user with a GPU raises the widths and steps; the comments
+say which ones.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ BATCH = 32
 
 
 def propose(
-    file: Path,
     data: str,
     asked: tuple[int | None, int | None],
     unconditional: bool,
@@ -118,7 +118,8 @@ def propose(
         f"{count:,} images ({kinds}), {classes} classes" + (" (unconditional)" * (not listed)),
         f"{side}x{width} pixels, {tokens} tokens, {codes} codes",
         f"about {first * steps[0] / 60:.0f} min for the tokenizer, "
-        f"{second * steps[1] * TRANSFORMERS / 60:.0f} min for {TRANSFORMERS} transformers here",
+        f"{second * steps[1] * TRANSFORMERS / 60:.0f} min for {TRANSFORMERS} transformers here, "
+        "without the optimiser and validation",
     ]
     return "\n".join(lines) + "\n", words
 

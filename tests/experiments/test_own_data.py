@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.own import with_measures
 from maskgit.presets import load_preset
 from tests.paths import ROOT
 
@@ -91,6 +92,17 @@ def train(shell, *flags):
     return shell(script("train"), *words)
 
 
+def test_the_name_of_a_preset_stands_in_no_key(tmp_path):
+    text = 'base = "embedded"\n[data]\nkind = "images"\nnum_classes = 2\nimage_size = 32\n'
+    first, second = (tmp_path / name for name in ("a.toml", "b.toml"))
+    for file in (first, second):
+        file.write_text(text)
+    contents = [with_measures(load_preset(file)).content() for file in (first, second)]
+    assert contents[0] == contents[1]
+    second.write_text(text + '[evaluation]\nreference_split = "val"\n')
+    assert with_measures(load_preset(second)).reference != contents[0]["evaluation"]["reference"]
+
+
 def test_new_looks_at_the_images(shell, tmp_path):
     out = propose(shell, tmp_path, folders(tmp_path / "p", 3, 8, (70, 90), (80, 64)))
     preset = load_preset(tmp_path / "whole.toml")
@@ -135,6 +147,12 @@ def test_training_leaves_out_what_is_there(shell, tmp_path):
     assert err.count("done before") == 3
     assert (weights / "transformer-linear").is_dir()
     assert network.stat().st_mtime_ns == before[0]
+    file = tmp_path / "whole.toml"  # its base
+    text = file.read_text()
+    file.write_text(text.replace("flip = false", "flip = true"))  # other crops are other inputs
+    assert "tokenizer: to do" in train(shell, "--dry-run")[1]
+    file.write_text(text)
+    assert "tokenizer: done" in train(shell, "--dry-run")[1]
     picture(32, 32).save(tmp_path / "p" / "class 0" / "more.png")  # other images
     assert "tokenizer: to do" in train(shell, "--dry-run")[1]
     (tmp_path / "p" / "class 0" / "broken.png").write_bytes(b"")

@@ -70,6 +70,16 @@ def test_a_preset_s_reference_is_of_its_own_split_and_crop(photos, tmp_path, mon
     assert find_feature_network(LITE, "own-val", None, (SIZE, SIZE, 3)).why_no_reference == ""
 
 
+def test_a_reference_of_a_preset_that_is_not_square_has_its_geometry(photos, tmp_path):
+    text = '[data]\nkind="imagefolder"\nnum_classes=2\nimage_size=32\nimage_width=48\n'
+    text += 'crop="center"\n[tokenizer]\nchannels=3\n'
+    text += f'[evaluation]\nfeatures="{LITE}"\nreference="wide"\n'
+    (tmp_path / "own.toml").write_text('base = "embedded"\n' + text)
+    script.run(str(tmp_path / "own.toml"), photos)
+    found = find_feature_network(LITE, "wide", None, (32, 48, 3))
+    assert (found.why_no_reference, found.why_missing) == ("", "")
+
+
 def test_an_experiment_refuses_a_reference_of_whole_photos(photos):
     from eval.features.registry import get_extractor
 
