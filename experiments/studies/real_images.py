@@ -49,7 +49,7 @@ def _rows(preset: Preset, words: str, source: ImageSource, first: int, last: int
     one_file = len(source.files) < len(source)
     files = [sha256_of(path) for path in source.files if one_file and path.is_file()]
     sha256 = digest([files, first, last, source.settings()])
-    return ImageSelection(words, sha256, "", source.labels[rows], source, rows, preset.image_size)
+    return ImageSelection(words, sha256, "", source.labels[rows], source, rows, max(preset.size))
 
 
 def validation_images(preset: Preset, data: Path | None, count: int | None) -> ImageSelection:
