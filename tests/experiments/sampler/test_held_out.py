@@ -59,7 +59,10 @@ def test_the_shipped_images_have_another_identity_for_another_number():
     assert some.sha256 != more.sha256
 
 
-@pytest.mark.parametrize(("flag", "count"), [(None, CLASSES * IN_CLASS), (50, 50)])
+@pytest.mark.parametrize(
+    ("flag", "count"),
+    [pytest.param(None, CLASSES * IN_CLASS, marks=pytest.mark.slow), (50, 50)],
+)
 def test_cas_validates_on_what_its_page_says(folder, flag, count):
     class Cells:
         preset = PRESET
